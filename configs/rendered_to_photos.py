@@ -1,0 +1,27 @@
+"""Own data: rendered street scenes -> photographs, with a half-width ResNet-50 that a CPU can train."""
+
+import ml_collections
+
+from uda_jax.config import default_config
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = default_config()
+    config.method = "adaptsegnet"
+
+    config.model.update(backbone="resnet50", width=32, norm="frozen", affine="frozen", two_levels=False)
+    config.model.pretrained = "weights/resnet50_halfwidth.npz"
+    config.model.mean = (123.0, 117.0, 104.0)
+    config.discriminator.width = 32
+
+    config.optimizer.update(learning_rate=1e-3, schedule_steps=1200)
+    config.data.source.dataset = "folders/rendered"
+    config.data.target.dataset = config.data.eval.dataset = "folders/photos"
+    config.data.oracle.dataset = "folders/photos_oracle"
+    for stream in (config.data.source, config.data.target, config.data.oracle):
+        stream.size = (240, 320)
+        stream.flip = True
+    config.data.eval.size = (240, 320)
+    config.train.update(steps=1200, batch_size=1, log_every=10, eval_every=300, checkpoint_every=200)
+    config.eval.classes = (0, 1, 2, 4, 5, 7, 8, 10, 11, 13, 18)
+    return config

@@ -1,0 +1,1 @@
+"""Builders that turn raw or generated data sets into TFRecords: `python -m data_prep.build --help`."""

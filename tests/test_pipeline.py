@@ -1,0 +1,245 @@
+"""uda_jax.data.pipeline and uda_jax.data.augment on small prepared datasets."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from ml_collections import ConfigDict
+from PIL import Image
+
+from data_prep import folders
+from uda_jax.data import augment, pipeline
+from uda_jax.errors import UserError
+
+SIZE = (12, 16)
+TRAIN, VAL = 23, 5
+
+
+def write_scene(root: Path, number: int, size: tuple[int, int] = SIZE) -> None:
+    """An image whose pixels are 9 * number (plus a ramp in green) and a label map of `number % 19`."""
+    for kind in ("images", "labels"):
+        (root / kind).mkdir(parents=True, exist_ok=True)
+    image = np.full((*size, 3), 9 * number, np.uint8)
+    image[..., 1] = np.arange(size[1])
+    label = np.full(size, number % 19, np.uint8)
+    label[0] = 255
+    Image.fromarray(image).save(root / "images" / f"{number:03}.png")
+    Image.fromarray(label).save(root / "labels" / f"{number:03}.png")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> str:
+    """folders/small: "train" (23 labelled), "val" (5 labelled), "bare" (the val images without labels)."""
+    raw, out = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("data")
+    for number in range(TRAIN):
+        write_scene(raw / "train", number)
+    for number in range(TRAIN, TRAIN + VAL):
+        write_scene(raw / "val", number)
+    splits = {name: (raw / name / "images", raw / name / "labels") for name in ("train", "val")}
+    folders.build(out, "small", {**splits, "bare": (raw / "val" / "images", None)})
+    return str(out)
+
+
+def stream(**changes) -> ConfigDict:
+    fields = {"dataset": "folders/small", "split": "train", "size": SIZE, "label_size": ()}
+    return ConfigDict({**fields, "crop": (), "scale": (1.0, 1.0), "flip": False, **changes})
+
+
+AUGMENTED = {"crop": (8, 10), "scale": (0.5, 1.5), "flip": True}
+
+
+def take(data: str, batches: int, config: ConfigDict, **options) -> list[dict]:
+    options = {"batch_size": 4, "seed": 7, **options}
+    return list(itertools.islice(pipeline.train_stream(data, config, **options), batches))
+
+
+def numbers(batches: list[dict]) -> list[int]:
+    return [int(value) // 9 for batch in batches for value in batch["image"][:, -1, -1, 0]]
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[key], b[key]) for key in a)
+
+
+def test_train_batches_have_static_shapes_and_matching_labels(data):
+    batch = take(data, 1, stream(crop=(8, 10)))[0]
+    assert batch["image"].shape == (4, 8, 10, 3) and batch["image"].dtype == np.uint8
+    assert batch["label"].shape == (4, 8, 10) and batch["label"].dtype == np.int32
+    np.testing.assert_array_equal(batch["label"][:, -1, -1], np.array(numbers([batch])) % 19)
+
+
+def test_every_epoch_holds_every_image_once_and_batches_run_across_borders(data):
+    order = numbers(take(data, TRAIN, stream()))  # 23 batches of 4 are 4 epochs of 23
+    epochs = [order[i : i + TRAIN] for i in range(0, len(order), TRAIN)]
+    assert all(sorted(epoch) == list(range(TRAIN)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == len(epochs)
+
+
+def test_order_is_a_function_of_the_seed(data):
+    first = numbers(take(data, 6, stream()))
+    assert first == numbers(take(data, 6, stream()))
+    assert first != numbers(take(data, 6, stream(), seed=8))
+    assert first[:TRAIN] != sorted(first[:TRAIN])
+
+
+@pytest.mark.parametrize("start", [1, 5, 6, 17])  # inside the first epoch, before and after a border, later
+def test_stream_started_later_is_the_same_stream(data, start):
+    through = take(data, start + 3, stream(**AUGMENTED))[start:]
+    resumed = take(data, 3, stream(**AUGMENTED), start=start)
+    assert all(same(a, b) for a, b in zip(through, resumed, strict=True))
+
+
+def test_a_small_shuffle_buffer_resumes_too(data):
+    through = take(data, 9, stream(), shuffle_buffer=3)[7:]
+    assert all(map(same, through, take(data, 2, stream(), shuffle_buffer=3, start=7)))
+
+
+def test_the_same_image_is_augmented_differently_each_time(data):
+    batches = take(data, 6, stream(split="train[:1]", **AUGMENTED))
+    assert len({image.tobytes() for batch in batches for image in batch["image"]}) > 12
+
+
+def test_processes_share_a_split_without_overlap(data):
+    seen: list[int] = []
+    for index in range(3):
+        config = stream(split="train+val")  # two files, 28 images: shares of 9, 9 and 10
+        part = take(data, 10, config, batch_size=3, process_index=index, process_count=3)
+        assert len(part[0]["image"]) == 1
+        seen += set(numbers(part))
+    assert sorted(seen) == list(range(TRAIN + VAL))
+
+
+def test_processes_draw_different_augmentations(data):
+    config = stream(split="train[:2]", **{**AUGMENTED, "scale": (1.0, 1.0)})
+    parts = [take(data, 8, config, batch_size=2, process_index=i, process_count=2) for i in range(2)]
+    columns = [[int(batch["image"][0, 0, 0, 1]) for batch in part] for part in parts]  # green: the column
+    assert columns[0] != columns[1]
+
+
+def test_unlabelled_stream_reads_no_labels(data):
+    assert set(take(data, 1, stream(split="bare"), labels=False)[0]) == {"image"}
+    with pytest.raises(UserError, match="has no labels"):
+        take(data, 1, stream(split="bare"))
+
+
+def test_images_are_resized_to_the_size_asked_for(data):
+    batch = take(data, 1, stream(size=(6, 8)))[0]
+    assert batch["image"].shape == (4, 6, 8, 3)
+    np.testing.assert_array_equal(batch["label"][:, -1, -1], np.array(numbers([batch])) % 19)
+
+
+def test_more_processes_than_images_is_refused(data):
+    with pytest.raises(UserError, match="5 images for 6 processes"):
+        take(data, 1, stream(split="val"), batch_size=6, process_count=6)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 7])
+def test_evaluation_counts_every_image_once_in_equally_many_batches(data, processes):
+    options = {"batch_size": 2 * processes, "process_count": processes}
+    passes = [
+        list(pipeline.eval_batches(data, stream(split="val"), process_index=index, **options))
+        for index in range(processes)
+    ]
+    assert len({len(batches) for batches in passes}) == 1
+    batches = [batch for batches in passes for batch in batches]
+    ids = [name for batch in batches for name, real in zip(batch["id"], batch["mask"], strict=True) if real]
+    assert sorted(ids) == [f"{number:03}" for number in range(TRAIN, TRAIN + VAL)]
+    padding = [batch["label"][~batch["mask"]] for batch in batches]
+    assert all((labels == 255).all() for labels in padding)
+    assert all(batch["image"].shape == (2, *SIZE, 3) for batch in batches)
+
+
+def test_evaluation_keeps_labels_at_their_own_size_and_order(data):
+    config = stream(split="val", size=(6, 8), label_size=SIZE)
+    batches = list(pipeline.eval_batches(data, config, batch_size=2))
+    again = list(pipeline.eval_batches(data, config, batch_size=2))
+    assert batches[0]["image"].shape == (2, 6, 8, 3) and batches[0]["label"].shape == (2, *SIZE)
+    assert [batch["id"] for batch in batches] == [batch["id"] for batch in again]
+    for name, label in zip(batches[0]["id"], batches[0]["label"], strict=True):
+        assert (label[1:] == int(name) % 19).all() and (label[0] == 255).all()
+
+
+def test_evaluation_limit_takes_the_first_images(data):
+    full = [name for batch in pipeline.eval_batches(data, stream(), batch_size=4) for name in batch["id"]]
+    some = list(pipeline.eval_batches(data, stream(), batch_size=4, limit=6))
+    assert [name for batch in some for name in batch["id"]] == [*full[:6], "", ""]
+
+
+def test_describe(data):
+    info = pipeline.describe(data, "folders/small", "train")
+    assert info["count"] == TRAIN and info["labelled"] and info["classes"][13] == "car"
+    assert not pipeline.describe(data, "folders/small", "bare")["labelled"]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "command"),
+    [
+        ("streets/rendered", "python -m data_prep.build --dataset=streets --out="),
+        ("folders/mine", "python -m data_prep.build --dataset=folders --name=mine --split train=IMAGES"),
+    ],
+)
+def test_a_missing_dataset_names_the_command(data, dataset, command):
+    with pytest.raises(UserError, match=command):
+        take(data, 1, stream(dataset=dataset))
+
+
+def test_an_unknown_split_lists_the_splits(data):
+    with pytest.raises(UserError, match=r"'test'.*bare, train, val"):
+        take(data, 1, stream(split="test"))
+
+
+def test_a_batch_size_that_processes_cannot_share_is_refused(data):
+    with pytest.raises(UserError, match="batch size 3"):
+        take(data, 1, stream(), batch_size=3, process_count=2)
+
+
+def test_label_ids_out_of_range_are_refused(tmp_path, monkeypatch):
+    write_scene(tmp_path / "raw", 3)
+    monkeypatch.setattr(folders.labels, "NAMES", ("road", "sidewalk"))  # a set of two classes; the label is 3
+    images = tmp_path / "raw"
+    folders.build(tmp_path, "two", {"train": (images / "images", images / "labels")})
+    with pytest.raises(
+        UserError, match=r"folders/two \(train\): found label id 3, expected train ids 0..1 or 255"
+    ):
+        take(str(tmp_path), 1, stream(dataset="folders/two"), batch_size=1)
+
+
+def test_augmentation_moves_image_and_label_together():
+    image = np.random.default_rng(0).integers(0, 19, (9, 11, 1), np.uint8)
+    pair = tf.constant(np.repeat(image, 3, axis=2)), tf.constant(image)
+    flips = set()
+    for number in range(12):
+        seed = tf.constant([1, number], tf.int64)
+        out, label = augment.augment(*pair, seed, crop=(5, 7), flip=True)
+        np.testing.assert_array_equal(out.numpy()[..., 0], label.numpy()[..., 0])
+        window = label.numpy()[..., 0]
+        found = [
+            (flipped, top, left)
+            for flipped, top, left in itertools.product((False, True), range(5), range(5))
+            if np.array_equal(
+                window[:, ::-1] if flipped else window, image[top : top + 5, left : left + 7, 0]
+            )
+        ]
+        assert len(found) == 1
+        flips.add(found[0][0])
+    assert flips == {False, True}
+
+
+def test_a_window_larger_than_the_image_is_padded():
+    image, label = tf.ones((4, 5, 3), tf.uint8), tf.ones((4, 5, 1), tf.uint8)
+    out, padded = augment.augment(image, label, tf.constant([0, 0], tf.int64), crop=(6, 8))
+    assert out.shape == (6, 8, 3) and padded.shape == (6, 8, 1)
+    assert out.numpy().sum() == 4 * 5 * 3 and (padded.numpy() == 255).sum() == 6 * 8 - 4 * 5
+
+
+def test_resizing_clips_the_bicubic_overshoot_and_invents_no_label():
+    steps = np.zeros((8, 8, 3), np.uint8)
+    steps[:, 4:] = 255
+    label = steps[..., :1] // 255 * 7
+    out, small = augment.resize(tf.constant(steps), tf.constant(label), (16, 16))
+    assert (out.numpy()[:, :4] < 30).all() and (
+        out.numpy()[:, -4:] > 225
+    ).all()  # wrapped values would not be
+    assert set(np.unique(small.numpy())) == {0, 7}

@@ -1,0 +1,3 @@
+"""Unsupervised domain adaptation for semantic segmentation in JAX."""
+
+__version__ = "0.1.0"

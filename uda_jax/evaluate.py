@@ -1,0 +1,123 @@
+"""Scores a segmenter on a labelled split: confusion matrix on device, every image counted once."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from PIL import Image
+
+from uda_jax.data import labels, pipeline
+from uda_jax.metrics import confusion_matrix, iou_per_class, mean_iou
+from uda_jax.models.layers import resize_align_corners
+from uda_jax.networks import Networks
+from uda_jax.sharding import replicated, split_batch, to_mesh
+
+
+def build_evaluation_step(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) -> Callable[..., Any]:
+    """Jitted (state, batch) -> (confusion int32 [classes, classes], predictions uint8 [B, H, W]).
+
+    Logits are upsampled to the size of the label before the argmax, as in the published evaluation. Padding images
+    (batch["mask"] False) count as ignored.
+    """
+    size = tuple(config.data.eval.label_size or config.data.eval.size)
+
+    def step(state: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        logits = networks.predict(state.params, state.batch_stats, batch["image"]).main
+        if logits.shape[1:3] != size:
+            logits = resize_align_corners(logits, size)
+        predictions = logits.argmax(-1)
+        truth = jnp.where(batch["mask"][:, None, None], batch["label"], labels.IGNORE)
+        return confusion_matrix(truth, predictions, config.model.num_classes), predictions.astype(jnp.uint8)
+
+    return jax.jit(
+        step,
+        in_shardings=(replicated(mesh), split_batch(mesh)),
+        out_shardings=(replicated(mesh), split_batch(mesh)),
+    )
+
+
+def evaluate(
+    state: Any,
+    config: ml_collections.ConfigDict,
+    step: Callable[..., Any],
+    mesh: Mesh,
+    limit: int = 0,
+    samples: Path | None = None,
+) -> dict[str, Any]:
+    """One pass over `config.data.eval`; the result is the content of evaluation.json without the step.
+
+    Args:
+      step: from `build_evaluation_step`.
+      limit: score only the first images, 0 for all.
+      samples: where to keep pictures of the first `config.eval.samples` images.
+    """
+    n = config.model.num_classes
+    total, images = np.zeros((n, n), np.int64), 0
+    for batch in _batches(config, limit):
+        arrays = {k: batch[k] for k in ("image", "label", "mask")}
+        confusion, predictions = step(state, to_mesh(arrays, mesh))
+        total += np.asarray(confusion, np.int64)
+        if samples is not None and images < config.eval.samples:
+            local = np.concatenate([s.data for s in predictions.addressable_shards])
+            _save_samples(samples, batch, local, config.eval.samples - images)
+        images += int(batch["mask"].sum())
+    if jax.process_count() > 1:
+        images = int(multihost_utils.process_allgather(np.asarray(images)).sum())
+    iou = iou_per_class(total)
+    names = class_names(n)
+    return {
+        "dataset": config.data.eval.dataset,
+        "split": config.data.eval.split,
+        "images": images,
+        "miou": mean_iou(total, config.eval.classes),
+        "iou": {name: None if np.isnan(v) else float(v) for name, v in zip(names, iou, strict=True)},
+        "scored": [names[i] for i in config.eval.classes or np.flatnonzero(~np.isnan(iou))],
+        "confusion": total.tolist(),
+        "classes": names,
+    }
+
+
+def summary(result: dict[str, Any]) -> str:
+    """The per-class table as text, in percent."""
+    lines = [f"{result['dataset']} {result['split']}, {result['images']} images, IoU in %"]
+    lines += [f"  {n:<12} {'-' if v is None else f'{100 * v:5.1f}':>5}" for n, v in result["iou"].items()]
+    return "\n".join([*lines, f"  {'mean':<12} {100 * result['miou']:5.1f} over {len(result['scored'])} classes"])
+
+
+def class_names(num_classes: int) -> list[str]:
+    return [labels.NAMES[i] if i < len(labels.NAMES) else f"class {i}" for i in range(num_classes)]
+
+
+def _batches(config: ml_collections.ConfigDict, limit: int) -> Iterator[dict[str, Any]]:
+    return pipeline.eval_batches(
+        config.data.dir,
+        config.data.eval,
+        batch_size=config.eval.batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        limit=limit,
+    )
+
+
+def _save_samples(directory: Path, batch: dict[str, Any], predictions: np.ndarray, count: int) -> None:
+    """<id>_image.png, <id>_truth.png and <id>_prediction.png of the batch's first `count` real images."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for i in np.flatnonzero(batch["mask"])[:count]:
+        stem = batch["id"][i].replace("/", "_")
+        Image.fromarray(batch["image"][i]).save(directory / f"{stem}_image.png")
+        for name, ids in (("truth", batch["label"][i]), ("prediction", predictions[i])):
+            picture = Image.fromarray(ids.astype(np.uint8))
+            picture.putpalette(labels.palette().ravel().tolist())
+            picture.save(directory / f"{stem}_{name}.png")
+
+
+def write_evaluation(result: dict[str, Any], step: int, path: Path) -> None:
+    """evaluation.json, which the report reads."""
+    path.write_text(json.dumps({"step": step, **result}, indent=1) + "\n")

@@ -1,0 +1,52 @@
+"""Pure loss functions; computed in float32 or better whatever the dtype of their input.
+
+Domain labels follow AdaptSegNet's code: source = 0, target = 1.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from uda_jax.data.labels import IGNORE
+
+SOURCE, TARGET = 0.0, 1.0
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Mean cross entropy over the pixels that are not ignored; zero where all are (AdaptSegNet, eq. 3).
+
+    Args:
+      logits: [B, H, W, classes].
+      labels: train ids, int [B, H, W]; negative ids and 255 are ignored.
+    """
+    logits = _full(logits)
+    valid = (labels >= 0) & (labels != IGNORE)
+    log_p = jax.nn.log_softmax(logits)
+    # A mask over the classes instead of a gather: its gradient needs no scatter, which is slow on every backend.
+    chosen = labels[..., None] == jnp.arange(logits.shape[-1])
+    nll = -jnp.where(chosen, log_p, 0.0).sum(-1)
+    return jnp.where(valid, nll, 0.0).sum() / jnp.maximum(valid.sum(), 1)
+
+
+def domain_loss(logits: jax.Array, domain: float, gan: str) -> jax.Array:
+    """How far a discriminator's map is from saying `domain`, as a mean over the map (AdaptSegNet, eqs. 2 and 4).
+
+    Args:
+      logits: discriminator output, any shape.
+      domain: SOURCE or TARGET.
+      gan: "vanilla" (binary cross entropy with logits) or "least_squares" (Mao et al. 2017; on the raw output).
+    """
+    logits = _full(logits)
+    if gan == "least_squares":
+        return jnp.square(logits - domain).mean()
+    return optax.sigmoid_binary_cross_entropy(logits, jnp.full_like(logits, domain)).mean()
+
+
+def domain_accuracy(logits: jax.Array, domain: float, gan: str) -> jax.Array:
+    """Share of the map's positions on which a discriminator names the right domain, in 0..1."""
+    says_target = logits > (0.5 if gan == "least_squares" else 0.0)
+    return (says_target == (domain == TARGET)).mean()
+
+
+def _full(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

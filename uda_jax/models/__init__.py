@@ -1,0 +1,1 @@
+"""Networks: backbones, the DeepLab-v2 head, the discriminator and the layers they share."""

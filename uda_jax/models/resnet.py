@@ -1,0 +1,120 @@
+"""Dilated ResNet backbones of output stride 8, as DeepLab-v2 uses them (He et al. 2016; Chen et al. 2017)."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from uda_jax.models.layers import BatchNorm, Conv, Dtype, Initializer, max_pool_ceil
+
+# name -> (blocks in each stage, bottleneck?)
+DEPTHS = {
+    "resnet18": ((2, 2, 2, 2), False),
+    "resnet34": ((3, 4, 6, 3), False),
+    "resnet50": ((3, 4, 6, 3), True),
+    "resnet101": ((3, 4, 23, 3), True),
+}
+STRIDES = (1, 2, 1, 1)
+DILATIONS = (1, 1, 2, 4)
+
+
+class ResNet(nn.Module):
+    """Images [B, H, W, 3] -> feature maps of stages 3 and 4, each [B, ~H/8, ~W/8, C].
+
+    Attributes:
+      name_of_depth: a key of DEPTHS.
+      stem: "imagenet" (7x7 stride 2, max-pool in ceil mode) or "small" (two 3x3 of stride 2, for training from scratch).
+      stem_width: channels after the stem.
+      width: channels inside the first stage's blocks; doubles at every stage.
+      stride_in_1x1: the stage's stride sits in the first 1x1 (Caffe, AdaptSegNet) instead of the 3x3 (torchvision).
+      norm, affine: see `BatchNorm`.
+    """
+
+    name_of_depth: str = "resnet101"
+    stem: str = "imagenet"
+    stem_width: int = 64
+    width: int = 64
+    stride_in_1x1: bool = True
+    norm: str = "batch"
+    affine: str = "train"
+    kernel_init: Initializer = nn.initializers.normal(0.01)
+    remat: bool = False
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+        conv = partial(Conv, kernel_init=self.kernel_init, dtype=self.dtype, param_dtype=self.param_dtype)
+        norm = partial(BatchNorm, mode=self.norm, affine=self.affine, param_dtype=self.param_dtype)
+        if self.stem == "small":
+            x = nn.relu(norm(name="bn0")(conv(self.stem_width, 3, 2, name="conv0")(x), train))
+            x = nn.relu(norm(name="bn1")(conv(self.stem_width, 3, 2, name="conv1")(x), train))
+        else:
+            x = nn.relu(norm(name="bn1")(conv(self.stem_width, 7, 2, name="conv1")(x), train))
+            x = max_pool_ceil(x)
+        blocks, bottleneck = DEPTHS[self.name_of_depth]
+        block_class = Bottleneck if bottleneck else BasicBlock
+        if self.remat:
+            block_class = nn.remat(block_class, static_argnums=(2,))
+        stages = []
+        for stage, count in enumerate(blocks):
+            for i in range(count):
+                x = block_class(
+                    conv=conv,
+                    norm=norm,
+                    width=self.width * 2**stage,
+                    stride=STRIDES[stage] if i == 0 else 1,
+                    dilation=DILATIONS[stage],
+                    project=i == 0 and (bottleneck or stage > 0 or self.stem_width != self.width),
+                    stride_in_1x1=self.stride_in_1x1,
+                    name=f"layer{stage + 1}_{i}",
+                )(x, train)
+            stages.append(x)
+        return stages[2], stages[3]
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 with a residual; output 4 * width channels."""
+
+    conv: partial
+    norm: partial
+    width: int
+    stride: int
+    dilation: int
+    project: bool
+    stride_in_1x1: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        first, second = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
+        y = nn.relu(self.norm(name="bn1")(self.conv(self.width, 1, first, name="conv1")(x), train))
+        y = self.conv(self.width, 3, second, self.dilation, name="conv2")(y)
+        y = nn.relu(self.norm(name="bn2")(y, train))
+        y = self.norm(name="bn3")(self.conv(4 * self.width, 1, name="conv3")(y), train)
+        if self.project:
+            x = self.conv(4 * self.width, 1, self.stride, name="downsample_conv")(x)
+            x = self.norm(name="downsample_bn")(x, train)
+        return nn.relu(x + y)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 with a residual; output `width` channels."""
+
+    conv: partial
+    norm: partial
+    width: int
+    stride: int
+    dilation: int
+    project: bool
+    stride_in_1x1: bool  # of no meaning here: the stride sits in the first 3x3
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        y = self.conv(self.width, 3, self.stride, self.dilation, name="conv1")(x)
+        y = nn.relu(self.norm(name="bn1")(y, train))
+        y = self.norm(name="bn2")(self.conv(self.width, 3, 1, self.dilation, name="conv2")(y), train)
+        if self.project:
+            x = self.conv(self.width, 1, self.stride, name="downsample_conv")(x)
+            x = self.norm(name="downsample_bn")(x, train)
+        return nn.relu(x + y)
