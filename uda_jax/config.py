@@ -22,6 +22,7 @@ CHOICES = {
     "model.param_dtype": ("float32", "float64"),
     "optimizer.variant": ("dedup", "torch2", "legacy"),
     "adaptsegnet.gan": ("vanilla", "least_squares"),
+    "advent.gan": ("vanilla", "least_squares"),
 }
 # Settings that a run may be resumed with although they differ: they do not change what a step computes.
 FREE_TO_CHANGE = ("train.steps", "train.log_every", "train.eval_every", "train.checkpoint_every", "train.keep")

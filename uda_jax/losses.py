@@ -3,6 +3,8 @@
 Domain labels follow AdaptSegNet's code: source = 0, target = 1.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -12,12 +14,13 @@ from uda_jax.data.labels import IGNORE
 SOURCE, TARGET = 0.0, 1.0
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def cross_entropy(logits: jax.Array, labels: jax.Array, class_weight: jax.Array | None = None) -> jax.Array:
     """Mean cross entropy over the pixels that are not ignored; zero where all are (AdaptSegNet, eq. 3).
 
     Args:
       logits: [B, H, W, classes].
       labels: train ids, int [B, H, W]; negative ids and 255 are ignored.
+      class_weight: [classes], how much a pixel of each class counts; the mean is over the counts.
     """
     logits = _full(logits)
     valid = (labels >= 0) & (labels != IGNORE)
@@ -25,7 +28,10 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     # A mask over the classes instead of a gather: its gradient needs no scatter, which is slow on every backend.
     chosen = labels[..., None] == jnp.arange(logits.shape[-1])
     nll = -jnp.where(chosen, log_p, 0.0).sum(-1)
-    return jnp.where(valid, nll, 0.0).sum() / jnp.maximum(valid.sum(), 1)
+    if class_weight is None:
+        return jnp.where(valid, nll, 0.0).sum() / jnp.maximum(valid.sum(), 1)
+    counts = jnp.where(valid, jnp.where(chosen, class_weight, 0.0).sum(-1), 0.0)
+    return (counts * nll).sum() / jnp.where(counts.any(), counts.sum(), 1.0)
 
 
 def domain_loss(logits: jax.Array, domain: float, gan: str) -> jax.Array:
@@ -46,6 +52,17 @@ def domain_accuracy(logits: jax.Array, domain: float, gan: str) -> jax.Array:
     """Share of the map's positions on which a discriminator names the right domain, in 0..1."""
     says_target = logits > (0.5 if gan == "least_squares" else 0.0)
     return (says_target == (domain == TARGET)).mean()
+
+
+def weighted_self_information(p: jax.Array) -> jax.Array:
+    """-p log2(p + 1e-30) / log2(classes) of probabilities [..., classes], in 0..1 (ADVENT, section 3.2)."""
+    p = _full(p)
+    return -p * jnp.log2(p + 1e-30) / math.log2(p.shape[-1])
+
+
+def entropy_loss(p: jax.Array) -> jax.Array:
+    """Mean entropy of the pixels of p [B, H, W, classes], as a share of log(classes) (ADVENT, eqs. 2, 3)."""
+    return weighted_self_information(p).sum(-1).mean()
 
 
 def _full(x: jax.Array) -> jax.Array:

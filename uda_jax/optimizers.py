@@ -17,9 +17,9 @@ def poly_schedule(base: float, steps: int, power: float = 0.9) -> Schedule:
     """base * (1 - step / steps) ** power, the DeepLab schedule; zero from `steps` on."""
 
     def schedule(step: jax.Array) -> jax.Array:
-        # In the default float so that float64 runs follow the published Python floats to the last digits.
-        fraction = jnp.asarray(step, jnp.result_type(float)) / steps
-        return base * jnp.maximum(1.0 - fraction, 0.0) ** power
+        # Subtracted as integers, so that float32 loses nothing near the end; in the default float from there on.
+        remaining = jnp.maximum(steps - step, 0).astype(jnp.result_type(float))
+        return base * (remaining / steps) ** power
 
     return schedule
 

@@ -13,9 +13,11 @@ is the whole config, and metrics are scalars by name.
 
 from types import ModuleType
 
-from uda_jax.methods import adaptsegnet, source_only
+from uda_jax.methods import adaptsegnet, advent, minent, source_only
 
 METHODS: dict[str, ModuleType] = {
     "source_only": source_only,
     "adaptsegnet": adaptsegnet,
+    "minent": minent,
+    "advent": advent,
 }

@@ -40,25 +40,35 @@ def segmenter_loss(
     del params, key
     c = config.adaptsegnet
     loss, metrics = supervised_loss(outputs["source"], batch["source_label"], c.lambda_seg_aux)
-    for level in discriminator_params:
-        domain_logits = networks.discriminate(
-            discriminator_params[level], jax.nn.softmax(outputs["target"].level(level))
-        )
-        adversarial = domain_loss(domain_logits, SOURCE, c.gan)
-        metrics[f"loss_adv_{level}"] = adversarial
-        loss = loss + c[f"lambda_adv_{level}"] * adversarial
-    return loss, metrics
+    adversarial, more = adversarial_loss(discriminator_params, outputs["target"], softmax_of, c, networks)
+    return loss + adversarial, {**metrics, **more}
 
 
 def discriminator_loss(
     discriminator_params: Any, outputs: dict[str, Outputs], config: ml_collections.ConfigDict, networks: Any
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Half the source loss plus half the target loss, summed over the levels (eq. 2)."""
+    return domain_game(discriminator_params, outputs, softmax_of, config.adaptsegnet.gan, networks)
 
-    def maps(outputs: Outputs, level: str) -> jax.Array:
-        return jax.nn.softmax(outputs.level(level))
 
-    return domain_game(discriminator_params, outputs, maps, config.adaptsegnet.gan, networks)
+def softmax_of(outputs: Outputs, level: str) -> jax.Array:
+    """What the discriminators look at, [B, H, W, classes]."""
+    return jax.nn.softmax(outputs.level(level))
+
+
+def adversarial_loss(
+    discriminator_params: Any, outputs: Outputs, maps: Any, settings: ml_collections.ConfigDict, networks: Any
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """How far the target's outputs are from passing as source's (eq. 4), for any `maps(outputs, level)`.
+
+    `settings` holds `gan` and a weight `lambda_adv_<level>` for every level.
+    """
+    loss, metrics = jax.numpy.zeros(()), {}
+    for level, params in discriminator_params.items():
+        adversarial = domain_loss(networks.discriminate(params, maps(outputs, level)), SOURCE, settings.gan)
+        metrics[f"loss_adv_{level}"] = adversarial
+        loss = loss + settings[f"lambda_adv_{level}"] * adversarial
+    return loss, metrics
 
 
 def domain_game(

@@ -1,0 +1,62 @@
+"""Shared by all tests: a compilation cache on disk, one tiny pair of street domains, and shrunken configs."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from data_prep import streets
+from uda_jax.config import default_config
+
+SIZE = (32, 64)
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Streets at 32x64: 8 training and 5 validation images a domain."""
+    directory = tmp_path_factory.mktemp("data")
+    streets.build(directory, size=SIZE, train_images=8, val_images=5, workers=1)
+    return directory
+
+
+def shrink(config: ConfigDict, data_dir: str = "data") -> ConfigDict:
+    """The same recipe with a tiny network, tiny images and few steps; what makes it that recipe stays."""
+    config = config.copy_and_resolve_references()
+    deep = config.model.backbone != "vgg16"
+    config.model.update(width=4, stem_width=4, pretrained="", backbone="resnet18" if deep else "vgg16")
+    config.discriminator.width = 4
+    config.data.dir = str(data_dir)
+    for name, domain in (("source", "rendered"), ("target", "camera"), ("oracle", "camera"), ("eval", "camera")):
+        config.data[name].update(dataset=f"streets/{domain}", size=SIZE)
+    config.data.eval.label_size = ()
+    config.train.update(steps=4, batch_size=2, log_every=1, eval_every=100, checkpoint_every=2)
+    config.eval.update(batch_size=2, samples=1)
+    return config
+
+
+@pytest.fixture
+def config(data_dir: Path) -> ConfigDict:
+    """AdaptSegNet, two levels, batch norm on batch statistics, as small as it gets."""
+    return shrink(default_config(), str(data_dir))
+
+
+def random_batch(config: ConfigDict, seed: int = 0) -> dict[str, jax.Array]:
+    """A training batch of noise with the config's shapes, a tenth of its labels ignored."""
+    rng = np.random.default_rng(seed)
+    shape = (config.train.batch_size, *SIZE)
+    labels = rng.integers(0, config.model.num_classes, shape)
+    labels[rng.random(shape) < 0.1] = 255
+    return {
+        "source_image": jnp.asarray(rng.integers(0, 256, (*shape, 3)), jnp.uint8),
+        "source_label": jnp.asarray(labels, jnp.int32),
+        "target_image": jnp.asarray(rng.integers(0, 256, (*shape, 3)), jnp.uint8),
+    }

@@ -1,0 +1,51 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from uda_jax.config import check_config, claim_workdir, default_config
+from uda_jax.errors import UserError
+
+
+def test_the_default_is_valid_and_locked() -> None:
+    config = default_config()
+    check_config(config)
+    with pytest.raises(AttributeError, match='Did you mean "steps"'):
+        config.train.stpes = 5
+    with pytest.raises(TypeError):
+        config.train.steps = "many"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("method", "adaptsegnett", "did you mean 'adaptsegnet'"),
+        ("model.backbone", "resnet110", "did you mean 'resnet101'"),
+        ("optimizer.variant", "torch", "did you mean 'torch2'"),
+        ("train.log_every", 0, "must be at least 1"),
+        ("train.steps", 300_000, "schedule_steps"),
+    ],
+)
+def test_values_that_cannot_work(path: str, value: object, words: str) -> None:
+    config = default_config()
+    config.update_from_flattened_dict({path: value})
+    with pytest.raises(UserError, match=words):
+        check_config(config)
+
+
+def test_a_workdir_belongs_to_one_config(tmp_path: Path) -> None:
+    config = default_config()
+    claim_workdir(tmp_path / "run", config)
+    config.train.steps = 7  # how long is free to change
+    claim_workdir(tmp_path / "run", config)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["train"]["steps"] == 7
+    config.optimizer.learning_rate = 0.5
+    with pytest.raises(UserError, match=r"optimizer.learning_rate: 0.00025 there, 0.5 here"):
+        claim_workdir(tmp_path / "run", config)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["optimizer"]["learning_rate"] == 2.5e-4
+
+
+def test_a_damaged_config_json_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match="not valid JSON"):
+        claim_workdir(tmp_path, default_config())

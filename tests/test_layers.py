@@ -1,0 +1,108 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from uda_jax.models.deeplab_v2 import ASPP
+from uda_jax.models.layers import BatchNorm, Conv, interpolation_matrix, max_pool_ceil, resize_align_corners
+
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+# sizes: 64x96 -> stem 32x48 -> 17x25 in the published network
+@pytest.mark.parametrize(("size", "pooled"), [(32, 17), (48, 25), (33, 17), (7, 4), (2, 2), (1, 1)])
+def test_max_pool_takes_every_window_that_starts_inside(size: int, pooled: int) -> None:
+    x = normal(1, size, 3, 2)
+    got = max_pool_ceil(jnp.asarray(x))
+    assert got.shape[1] == pooled
+    rows = [x[:, max(2 * i - 1, 0) : 2 * i + 2, :2].max((1, 2)) for i in range(pooled)]
+    np.testing.assert_array_equal(np.asarray(got)[:, :, 0], np.stack(rows, 1))
+
+
+@pytest.mark.parametrize(("size", "new"), [(5, 9), (17, 64), (9, 5), (4, 4), (1, 3), (3, 1)])
+def test_interpolation_is_that_of_numpy(size: int, new: int) -> None:
+    x = RNG.standard_normal(size)
+    expected = np.interp(np.linspace(0, size - 1, new), np.arange(size), x)
+    if new == 1:
+        expected = x[:1]
+    np.testing.assert_allclose(interpolation_matrix(size, new) @ x, expected, atol=1e-12)
+
+
+def test_resize_keeps_the_corners() -> None:
+    x = normal(2, 5, 7, 3)
+    y = np.asarray(resize_align_corners(jnp.asarray(x), (13, 31)))
+    assert y.shape == (2, 13, 31, 3)
+    for i, j in ((0, 0), (0, -1), (-1, 0), (-1, -1)):
+        np.testing.assert_allclose(y[:, i, j], x[:, i, j], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(1, 1, 1), (1, 2, 1), (3, 1, 2), (3, 2, 1), (7, 2, 1)])
+def test_conv_is_the_sum_over_its_taps(kernel: int, stride: int, dilation: int) -> None:
+    x, conv = normal(1, 11, 12, 3), Conv(4, kernel, stride, dilation, use_bias=True)
+    params = conv.init(jax.random.key(0), jnp.asarray(x))
+    weights, bias = (np.asarray(params["params"][k]) for k in ("kernel", "bias"))
+    pad = dilation * (kernel // 2)
+    padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    out = tuple(-(-n // stride) for n in (11, 12))
+    expected = np.zeros((1, *out, 4)) + bias
+    for i in range(kernel):
+        for j in range(kernel):
+            window = padded[:, i * dilation :: stride, j * dilation :: stride][:, : out[0], : out[1]]
+            expected += window @ weights[i, j]
+    np.testing.assert_allclose(conv.apply(params, x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_batch_norm_keeps_the_unbiased_variance() -> None:
+    x = 3 * normal(2, 3, 4, 5) + 7
+    norm = BatchNorm()
+    variables = norm.init(jax.random.key(0), x, train=True)
+    y, changed = norm.apply(variables, x, train=True, mutable=["batch_stats"])
+    flat = x.reshape(-1, 5)
+    np.testing.assert_allclose(y, (x - flat.mean(0)) / np.sqrt(flat.var(0) + 1e-5), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(changed["batch_stats"]["mean"], 0.1 * flat.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(changed["batch_stats"]["var"], 0.9 + 0.1 * flat.var(0, ddof=1), rtol=1e-5)
+
+
+def test_frozen_batch_norm_uses_and_keeps_the_running_statistics() -> None:
+    x = 3 * normal(2, 3, 4, 5) + 7
+    norm = BatchNorm(mode="frozen", affine="frozen")
+    variables = norm.init(jax.random.key(0), x, train=True)
+    y, changed = norm.apply(variables, x, train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(y, x / np.sqrt(1 + 1e-5), rtol=1e-5)
+    np.testing.assert_array_equal(changed["batch_stats"]["mean"], 0.0)
+
+    def loss(params: dict) -> jax.Array:
+        return norm.apply({**variables, "params": params}, x, train=True).sum()
+
+    grads = jax.grad(loss)(variables["params"])
+    assert all(not g.any() for g in jax.tree.leaves(grads))
+
+
+@pytest.mark.parametrize("dilations", [(1,), (6, 12), (6, 12, 18, 24)])
+def test_aspp_is_a_sum_of_dilated_convolutions(dilations: tuple[int, ...]) -> None:
+    x, head = normal(2, 9, 17, 8), ASPP(5, dilations)
+    params = head.init(jax.random.key(1), x)["params"]
+
+    def by_convolutions(params: dict) -> jax.Array:
+        def branch(i: int, d: int) -> jax.Array:
+            y = jax.lax.conv_general_dilated(
+                x,
+                params[f"kernel_{i}"],
+                (1, 1),
+                ((d, d), (d, d)),
+                rhs_dilation=(d, d),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+            return y + params[f"bias_{i}"]
+
+        return sum(branch(i, d) for i, d in enumerate(dilations))
+
+    ours = head.apply({"params": params}, x)
+    np.testing.assert_allclose(ours, by_convolutions(params), rtol=1e-4, atol=1e-5)
+    got = jax.grad(lambda p: jnp.square(head.apply({"params": p}, x)).sum())(params)
+    want = jax.grad(lambda p: jnp.square(by_convolutions(p)).sum())(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), got, want)

@@ -1,0 +1,82 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tests.conftest import shrink
+from uda_jax.config import default_config
+from uda_jax.networks import build_networks
+from uda_jax.optimizers import Group, listed_sgd, poly_schedule, segmenter_groups
+from uda_jax.state import create_state
+
+
+def test_poly_schedule_by_formula() -> None:
+    schedule = poly_schedule(2.5e-4, 250_000)
+    for step in (0, 1, 1000, 149_999, 249_999):
+        np.testing.assert_allclose(schedule(step), 2.5e-4 * (1 - step / 250_000) ** 0.9, rtol=1e-5)
+    assert schedule(250_000) == schedule(300_000) == 0
+
+
+def run(optimizer: optax.GradientTransformation, params: dict, grads: list[dict]) -> dict:
+    state = optimizer.init(params)
+    for g in grads:
+        updates, state = optimizer.update(g, state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+@pytest.fixture
+def problem() -> tuple[dict, list[dict]]:
+    rng = np.random.default_rng(0)
+
+    def tree() -> dict:
+        return {"a": {"kernel": jnp.asarray(rng.standard_normal(5), jnp.float32)}}
+
+    return tree(), [tree() for _ in range(4)]
+
+
+def test_once_listed_is_the_textbook_sgd_of_optax(problem: tuple[dict, list[dict]]) -> None:
+    schedule = poly_schedule(0.1, 10)
+    textbook = optax.chain(
+        optax.add_decayed_weights(5e-4), optax.trace(0.9), optax.scale_by_learning_rate(schedule)
+    )
+    groups = {("a", "kernel"): Group(1.0, 3)}
+    for variant, listed in (("dedup", groups), ("torch2", {("a", "kernel"): Group(1.0, 1)})):
+        ours = run(listed_sgd(schedule, listed, variant=variant), *problem)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), ours, run(textbook, *problem))
+
+
+def test_the_variants_differ_where_a_parameter_is_listed_again(problem: tuple[dict, list[dict]]) -> None:
+    groups = {("a", "kernel"): Group(1.0, 3)}
+    results = [
+        run(listed_sgd(poly_schedule(0.1, 10), groups, variant=v), *problem)["a"]["kernel"]
+        for v in ("dedup", "torch2", "legacy")
+    ]
+    for i in range(3):
+        assert not np.allclose(results[i], results[i - 1], rtol=1e-5)
+
+
+def test_groups_of_the_published_resnet() -> None:
+    config = default_config()
+    config.model.update(width=2, stem_width=2)
+    config.data.source.size = (32, 64)
+    params = jax.eval_shape(lambda: create_state(config, build_networks(config))).params
+    groups = segmenter_groups(params, 10.0, "frozen")
+    convs = {path: g for path, g in groups.items() if path[-1] == "kernel"}
+    by_listing = {n: sum(g.listings == n for g in convs.values()) for n in (1, 3, 4)}
+    assert by_listing == {1: 1, 3: 99, 4: 4}  # the stem, the blocks, the downsampling convolutions
+    assert all(g == Group(0.0, 0) for path, g in groups.items() if path[-1] in ("scale",))
+    heads = {g for path, g in groups.items() if path[0] in ("head", "aux_head")}
+    assert heads == {Group(10.0, 1)}
+
+
+def test_trainable_affine_is_trained_and_vgg_is_listed_once() -> None:
+    config = shrink(default_config())
+    config.model.update(backbone="vgg16")
+    params = jax.eval_shape(lambda: create_state(config, build_networks(config))).params
+    assert {g.listings for g in segmenter_groups(params, 1.0, "frozen").values()} == {1}
+    assert {g.multiplier for g in segmenter_groups(params, 1.0, "frozen").values()} == {1.0}
+    config.model.update(backbone="resnet18")
+    params = jax.eval_shape(lambda: create_state(config, build_networks(config))).params
+    assert 0.0 not in {g.multiplier for g in segmenter_groups(params, 10.0, "train").values()}

@@ -1,0 +1,80 @@
+"""`python -m uda_jax.compare --config=configs/X.py --workdir=DIR` trains source-only, the config's method and the
+oracle on the same data and schedule, one after the other, and writes the report; rerun it to resume.
+
+The oracle is source-only training on `config.data.oracle`, the labelled target: the only use of target labels
+besides evaluation.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import ml_collections
+from absl import app, flags
+from ml_collections import config_flags
+
+from uda_jax.config import claim_workdir
+from uda_jax.errors import UserError
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/.", lock_config=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "Gets one directory a seed and run, and report.html.")
+SEEDS = flags.DEFINE_integer("seeds", 1, "How many seeds, counted from config.seed.", lower_bound=1)
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def contenders(config: ml_collections.ConfigDict) -> dict[str, ml_collections.ConfigDict]:
+    """Label -> config of each run to compare, in the order of the report."""
+    source_only, oracle = config.copy_and_resolve_references(), config.copy_and_resolve_references()
+    source_only.method = oracle.method = "source_only"
+    oracle.data.source = oracle.data.oracle
+    runs = {"source-only": source_only, config.method: config, "oracle": oracle}
+    return {label: run for label, run in runs.items() if label != "source_only"}
+
+
+def is_done(run: ml_collections.ConfigDict, directory: Path) -> bool:
+    """Whether `directory` holds this very run, trained to the end and evaluated."""
+    evaluation = directory / "evaluation.json"
+    if not evaluation.exists():
+        return False
+    claim_workdir(directory, run)
+    return bool(json.loads(evaluation.read_text())["step"] >= run.train.steps)
+
+
+def compare(config: ml_collections.ConfigDict, workdir: Path, seeds: int = 1) -> dict[str, list[Path]]:
+    """Trains every contender with every seed and reports; returns the runs' directories by label.
+
+    Raises:
+      UserError: as `uda_jax.train.train`.
+    """
+    from uda_jax.report import table, write_report
+    from uda_jax.train import train
+
+    directories: dict[str, list[Path]] = {}
+    for seed in range(config.seed, config.seed + seeds):
+        for label, run in contenders(config).items():
+            directory = workdir / f"seed{seed}" / label
+            directories.setdefault(label, []).append(directory)
+            run = run.copy_and_resolve_references()
+            run.seed = seed
+            if is_done(run, directory):
+                continue
+            state = train(run, directory)
+            if int(state.step) < run.train.steps:
+                sys.exit(1)  # stopped by a signal; train() has said how to go on
+    title = f"{config.data.source.dataset} to {config.data.target.dataset}"
+    page = write_report(directories, workdir, title)
+    print(f"\n{table(directories)}\n\nreport: {page}")
+    return directories
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {argv[1:]}")
+    try:
+        compare(CONFIG.value, Path(WORKDIR.value), SEEDS.value)
+    except UserError as e:
+        sys.exit(f"error: {e}")
+
+
+if __name__ == "__main__":
+    app.run(main)

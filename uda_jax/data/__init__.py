@@ -1,0 +1,1 @@
+"""Labels, augmentation and the tf.data pipeline that turns prepared TFRecords into numpy batches."""

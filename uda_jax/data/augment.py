@@ -1,0 +1,95 @@
+"""Geometric augmentation of an image and its label map together, by stateless TensorFlow ops.
+
+Labels travel as [H, W, 1], so that image and label go through the same calls. `label` may be None.
+"""
+
+import tensorflow as tf
+
+from uda_jax.data.labels import IGNORE
+
+Pair = tuple[tf.Tensor, tf.Tensor | None]  # image, label
+
+
+def resize(image: tf.Tensor, label: tf.Tensor | None, size: tf.Tensor) -> Pair:
+    """Resizes to `size` = (height, width): image bicubic and antialiased, label by the nearest pixel.
+
+    Args:
+      image: uint8 [h, w, 3].
+      label: uint8 [h, w, 1] or None.
+    """
+
+    def resized() -> tf.Tensor:
+        smooth = tf.image.resize(image, size, tf.image.ResizeMethod.BICUBIC, antialias=True)
+        return tf.cast(tf.clip_by_value(tf.round(smooth), 0, 255), tf.uint8)
+
+    same = tf.reduce_all(tf.equal(tf.shape(image)[:2], size))
+    return tf.cond(same, lambda: image, resized), None if label is None else resize_label(label, size)
+
+
+def resize_label(label: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Nearest-pixel resize of uint8 [h, w, 1]; invents no id."""
+    return tf.image.resize(label, size, tf.image.ResizeMethod.NEAREST_NEIGHBOR)
+
+
+def augment(
+    image: tf.Tensor,
+    label: tf.Tensor | None,
+    seed: tf.Tensor,
+    *,
+    crop: tuple[int, int],
+    scale: tuple[float, float] = (1.0, 1.0),
+    flip: bool = False,
+) -> Pair:
+    """Random scale, then a random window of `crop` = (height, width), then a random horizontal flip.
+
+    Where the scaled image is smaller than the window it is padded at the bottom and the right: the image
+    with 0, the label with 255.
+
+    Args:
+      image: uint8 [h, w, 3].
+      label: uint8 [h, w, 1] or None.
+      seed: int64 [2]; the result is a pure function of it.
+      scale: bounds of the uniform scale factor; (1, 1) does not resize.
+    Returns:
+      (uint8 [*crop, 3], uint8 [*crop, 1] or None), with static shapes.
+    """
+    scale_seed, crop_seed, flip_seed = tf.unstack(tf.random.split(seed, 3))
+    if tuple(scale) != (1.0, 1.0):
+        image, label = _random_scale(image, label, scale_seed, scale)
+    image, label = _random_crop(image, label, crop_seed, crop)
+    if flip:
+        image, label = _random_flip(image, label, flip_seed)
+    return image, label
+
+
+def _random_scale(
+    image: tf.Tensor, label: tf.Tensor | None, seed: tf.Tensor, scale: tuple[float, float]
+) -> Pair:
+    factor = tf.random.stateless_uniform([], seed, *map(float, scale))
+    size = tf.cast(tf.round(tf.cast(tf.shape(image)[:2], tf.float32) * factor), tf.int32)
+    return resize(image, label, tf.maximum(size, 1))
+
+
+def _random_crop(image: tf.Tensor, label: tf.Tensor | None, seed: tf.Tensor, crop: tuple[int, int]) -> Pair:
+    size = tf.shape(image)[:2]
+    slack = tf.maximum(size - crop, 0)
+    # floor(u * (slack + 1)) with u < 1; the minimum guards against rounding up in float32.
+    offset = tf.random.stateless_uniform([2], seed) * tf.cast(slack + 1, tf.float32)
+    top, left = tf.unstack(tf.minimum(tf.cast(offset, tf.int32), slack))
+    down, right = tf.unstack(tf.maximum(crop - size, 0))
+
+    def window(x: tf.Tensor, fill: int) -> tf.Tensor:
+        x = x[top : top + crop[0], left : left + crop[1]]
+        x = tf.pad(x, [[0, down], [0, right], [0, 0]], constant_values=tf.cast(fill, x.dtype))
+        return tf.ensure_shape(x, (*crop, x.shape[-1]))
+
+    return window(image, 0), None if label is None else window(label, IGNORE)
+
+
+def _random_flip(image: tf.Tensor, label: tf.Tensor | None, seed: tf.Tensor) -> Pair:
+    mirrored = tf.random.stateless_uniform([], seed) < 0.5
+
+    def mirror(x: tf.Tensor) -> tf.Tensor:
+        return tf.where(mirrored, x[:, ::-1], x)
+
+    return mirror(image), None if label is None else mirror(label)
