@@ -10,16 +10,16 @@ def get_config() -> ml_collections.ConfigDict:
     config.method = "adaptsegnet"
 
     config.model.update(
-        backbone="resnet18", stem="small", stem_width=32, width=32, init="he", affine="train", two_levels=False
+        backbone="resnet18", stem="small", stem_width=32, width=16, init="he", affine="train", two_levels=False
     )
     config.model.std = (60.0, 60.0, 60.0)
     config.discriminator.width = 16
 
-    config.optimizer.update(learning_rate=0.02, head_multiplier=1.0, schedule_steps=400)
+    config.optimizer.update(learning_rate=0.02, head_multiplier=1.0, schedule_steps=800, discriminator_learning_rate=5e-4)
     for stream in (config.data.source, config.data.target, config.data.oracle):
         stream.size = (128, 256)
         stream.flip = True
     config.data.eval.size = (128, 256)
-    config.train.update(steps=400, batch_size=4, log_every=10, eval_every=100, checkpoint_every=200)
-    config.eval.batch_size = 4
+    config.train.update(steps=800, batch_size=2, log_every=20, eval_every=200, checkpoint_every=400)
+    config.eval.update(batch_size=4, limit=24)
     return config

@@ -22,7 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
         stream.size = (240, 320)
         stream.flip = True
     config.data.eval.size = (240, 320)
-    config.train.update(steps=1200, batch_size=1, log_every=10, eval_every=300, checkpoint_every=200)
+    config.train.update(steps=1000, batch_size=1, log_every=10, eval_every=300, checkpoint_every=200)
     config.eval.limit = 40
     config.eval.classes = (0, 1, 2, 4, 5, 7, 8, 10, 11, 13, 18)
     return config

@@ -37,6 +37,7 @@ def test_a_workdir_belongs_to_one_config(tmp_path: Path) -> None:
     config = default_config()
     claim_workdir(tmp_path / "run", config)
     config.train.steps = 7  # how long is free to change
+    config.source_only.lambda_seg_aux = 0.7  # and the settings of a method that this run does not use
     claim_workdir(tmp_path / "run", config)
     assert json.loads((tmp_path / "run" / "config.json").read_text())["train"]["steps"] == 7
     config.optimizer.learning_rate = 0.5

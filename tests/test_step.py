@@ -68,8 +68,8 @@ def test_source_only_is_adaptsegnet_without_its_game(config: ConfigDict) -> None
 
 def test_the_adversarial_loss_pulls_the_target_towards_source(config: ConfigDict) -> None:
     """A step against the discriminator alone lowers its loss of calling the target "source"."""
-    config.adaptsegnet.update(lambda_adv_main=10.0)
-    config.optimizer.update(learning_rate=1e-3, weight_decay=0.0)
+    config.adaptsegnet.update(lambda_adv_main=100.0)  # a fresh discriminator has small gradients
+    config.optimizer.update(learning_rate=0.01, weight_decay=0.0)
     config.model.update(norm="frozen", init="he")
     batch = random_batch(config)
     batch["source_label"] = jnp.full_like(batch["source_label"], 255)  # no supervision

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import ml_collections
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from uda_jax.config import claim_workdir
@@ -70,6 +70,7 @@ def compare(config: ml_collections.ConfigDict, workdir: Path, seeds: int = 1) ->
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {argv[1:]}")
+    logging.set_verbosity(logging.WARNING)
     try:
         compare(CONFIG.value, Path(WORKDIR.value), SEEDS.value)
     except UserError as e:

@@ -167,6 +167,8 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 def claim_workdir(workdir: Path, config: ConfigDict) -> None:
     """Writes config.json into a new workdir, or checks that the workdir's run is this one.
 
+    Settings of methods that the run does not use may differ.
+
     Raises:
       UserError: the workdir belongs to a run with another config; names what differs.
     """
@@ -177,8 +179,9 @@ def claim_workdir(workdir: Path, config: ConfigDict) -> None:
         except json.JSONDecodeError as e:
             raise UserError(f"{path} is not valid JSON ({e}); restore it or use another --workdir") from e
         ours = flatten(config)
+        idle = FREE_TO_CHANGE + tuple(f"{name}." for name in METHODS if name != config.method)
         differing = sorted(
-            k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k) and k not in FREE_TO_CHANGE
+            k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k) and not k.startswith(idle)
         )
         if differing:
             lines = "\n".join(f"  {k}: {theirs.get(k)!r} there, {ours.get(k)!r} here" for k in differing)

@@ -1,6 +1,6 @@
 """Device mesh and placement: parameters replicated, batches split over the "data" axis."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -10,9 +10,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from uda_jax.errors import UserError
 
 
-def make_mesh() -> Mesh:
-    """All devices of all processes along the axis "data"."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The devices, by default all of all processes, along the axis "data"."""
+    devices = devices or jax.devices()
+    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

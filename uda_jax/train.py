@@ -115,14 +115,14 @@ def flush(pending: list[dict[str, jax.Array]], step: int, writer: Writer, images
       clock: when the first of them started, from time.perf_counter().
 
     Raises:
-      UserError: a loss is not finite; names the first such step and its losses.
+      UserError: a loss or gradient is not finite; names the first such step and its losses.
     """
     if not pending:
         return
     fetched = jax.device_get(pending)
     pending.clear()
     for i, metrics in enumerate(fetched):
-        losses = {k: float(v) for k, v in metrics.items() if k.startswith("loss")}
+        losses = {k: float(v) for k, v in metrics.items() if k.startswith(("loss", "grad_norm"))}
         if not all(map(math.isfinite, losses.values())):
             raise UserError(
                 f"the loss is not finite at step {step - len(fetched) + i + 1}: {losses}. The last checkpoint before "

@@ -50,14 +50,25 @@ def load(name: str) -> Vectors:
         return {k: archive[k] for k in archive.files}
 
 
-def prefixes(vectors: Vectors, key: str) -> list[str]:
-    """The cases p for which there is an array `p/key`."""
-    return [k.removesuffix(f"/{key}") for k in vectors if k.endswith(f"/{key}")]
+def keys(name: str) -> list[str]:
+    """Names of the arrays in `<name>.npz`, [] if this set has no such file."""
+    path = directory() / f"{name}.npz"
+    if not path.exists():
+        return []
+    with np.load(path) as archive:
+        return archive.files
 
 
 def truth(vectors: Vectors, key: str) -> np.ndarray:
     """The float64 result where there is one, else the array as it is."""
     return vectors[f"{key}__f64"] if f"{key}__f64" in vectors else vectors[key]
+
+
+def matching(vectors: Vectors, before: str, after: str) -> dict[str, np.ndarray]:
+    """name -> truth of all arrays called `<before><name><after>`."""
+    found = {k.removesuffix("__f64") for k in vectors}
+    found = {k for k in found if k.startswith(before) and k.endswith(after)}
+    return {k[len(before) : len(k) - len(after)]: truth(vectors, k) for k in sorted(found)}
 
 
 def error(ours: Any, theirs: Any) -> float:
@@ -127,7 +138,9 @@ def published_name(path: tuple[str, ...], config: ml_collections.ConfigDict) -> 
     """
     vgg = config.model.backbone == "vgg16"
     if path[0] in ("head", "aux_head"):
-        head = "classifier" if vgg else "layer6" if path[0] == "head" and config.model.two_levels else "layer5"
+        head = (
+            "classifier" if vgg else "layer6" if path[0] == "head" and config.model.two_levels else "layer5"
+        )
         kind, branch = path[1].split("_")
         return f"{head}.conv2d_list.{branch}.{'weight' if kind == 'kernel' else 'bias'}"
     if vgg and path[0] == "backbone":

@@ -1,0 +1,54 @@
+"""Every shipped config is built and checked; shrunk, each takes a step with finite losses."""
+
+import importlib
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from tests.conftest import random_batch, shrink
+from uda_jax.config import check_config
+from uda_jax.networks import build_networks
+from uda_jax.state import create_state
+from uda_jax.step import build_step
+
+NAMES = sorted(p.stem for p in (Path(__file__).parents[1] / "configs").glob("*.py") if p.stem != "__init__")
+
+
+def test_there_are_configs() -> None:
+    assert {"demo", "rendered_to_photos", "gta5_to_cityscapes_adaptsegnet"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_config(name: str) -> None:
+    module = importlib.import_module(f"configs.{name}")
+    for word in ("Command:", "Hardware:", "Expect:"):
+        assert word in module.__doc__.replace("Data and hardware:", "Hardware:").replace(
+            "Data, hardware and time:", "Hardware:"
+        )
+    check_config(module.get_config())
+    config = shrink(module.get_config())
+    networks = build_networks(config)
+    state = jax.jit(lambda: create_state(config, networks))()
+    new, metrics = jax.jit(build_step(config, networks))(state, random_batch(config))
+    assert int(new.step) == 1
+    assert all(np.isfinite(v) for v in metrics.values())
+
+
+def test_the_published_recipe() -> None:
+    """The constants that make the number, spelled out once more and independently."""
+    config = importlib.import_module("configs.gta5_to_cityscapes_adaptsegnet").get_config()
+    c, d = config.optimizer, config.data
+    assert (c.learning_rate, c.momentum, c.weight_decay, c.head_multiplier) == (2.5e-4, 0.9, 5e-4, 10)
+    assert (c.discriminator_learning_rate, c.discriminator_b1, c.discriminator_b2) == (1e-4, 0.9, 0.99)
+    assert (c.schedule_steps, c.power, config.train.steps, config.train.batch_size) == (250_000, 0.9, 150_000, 1)
+    assert c.variant == "legacy"
+    assert (d.source.size, d.target.size, d.eval.size) == ((720, 1280), (512, 1024), (512, 1024))
+    assert d.eval.label_size == (1024, 2048)
+    assert not any(stream.flip or stream.crop for stream in (d.source, d.target))
+    assert (config.model.backbone, config.model.dilations, config.model.norm) == ("resnet101", (6, 12), "batch")
+    a = config.adaptsegnet
+    assert (a.lambda_seg_aux, a.lambda_adv_aux, a.lambda_adv_main) == (0.1, 0.0002, 0.001)
+    single = importlib.import_module("configs.gta5_to_cityscapes_adaptsegnet_single").get_config().adaptsegnet
+    assert (single.lambda_seg_aux, single.lambda_adv_aux, single.lambda_adv_main) == (0.0, 0.0, 0.001)

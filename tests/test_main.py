@@ -1,0 +1,66 @@
+"""The commands as a user types them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TINY = [
+    "--config=configs/demo.py",
+    "--config.model.width=4",
+    "--config.model.stem_width=4",
+    "--config.discriminator.width=4",
+    "--config.data.source.size=(32, 64)",
+    "--config.data.target.size=(32, 64)",
+    "--config.data.oracle.size=(32, 64)",
+    "--config.data.eval.size=(32, 64)",
+    "--config.train.batch_size=2",
+    "--config.train.steps=2",
+    "--config.train.log_every=1",
+]
+
+
+def run(module: str, *args: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"uda_jax.{module}", *args]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=dict(os.environ))
+
+
+def test_train_stop_and_resume(data_dir: Path, tmp_path: Path) -> None:
+    args = [*TINY, f"--config.data.dir={data_dir}", f"--workdir={tmp_path}/x"]
+    first = run("main", *args)
+    assert first.returncode == 0, first.stderr
+    assert "mean" in first.stdout + first.stderr
+    second = run("main", *args, "--config.train.steps=3")
+    assert second.returncode == 0, second.stderr
+    assert "from step 2" in second.stdout + second.stderr
+
+
+@pytest.mark.parametrize(
+    ("arg", "words"),
+    [
+        ("--config.train.stpes=5", "steps"),
+        ("--config.train.steps=many", "steps"),
+        ("--config.data.dir=/nowhere", "python -m data_prep.build --dataset=streets --out=/nowhere"),
+    ],
+)
+def test_mistakes_are_answered_with_the_way_out(arg: str, words: str, tmp_path: Path) -> None:
+    result = run("main", "--config=configs/demo.py", f"--workdir={tmp_path}/x", arg)
+    assert result.returncode != 0
+    assert words in result.stderr + result.stdout
+    assert not (tmp_path / "x").exists()
+
+
+def test_compare_trains_three_and_reports(data_dir: Path, tmp_path: Path) -> None:
+    args = [*TINY, f"--config.data.dir={data_dir}", f"--workdir={tmp_path}"]
+    first = run("compare", *args)
+    assert first.returncode == 0, first.stderr
+    assert all(label in first.stdout for label in ("source-only", "adaptsegnet", "oracle", "mean"))
+    page = (tmp_path / "report.html").read_text()
+    assert "data:image/png;base64" in page
+    assert (tmp_path / "strips.png").exists()
+    again = run("compare", *args)  # nothing left to train
+    assert again.returncode == 0, again.stderr
+    assert "resuming" not in again.stdout
