@@ -10,12 +10,20 @@ def get_config() -> ml_collections.ConfigDict:
     config.method = "adaptsegnet"
 
     config.model.update(
-        backbone="resnet18", stem="small", stem_width=32, width=16, init="he", affine="train", two_levels=False
+        backbone="resnet18",
+        stem="small",
+        stem_width=32,
+        width=16,
+        init="he",
+        affine="train",
+        two_levels=False,
     )
     config.model.std = (60.0, 60.0, 60.0)
     config.discriminator.width = 16
 
-    config.optimizer.update(learning_rate=0.02, head_multiplier=1.0, schedule_steps=800, discriminator_learning_rate=5e-4)
+    config.optimizer.update(
+        learning_rate=0.02, head_multiplier=1.0, schedule_steps=800, discriminator_learning_rate=5e-4
+    )
     for stream in (config.data.source, config.data.target, config.data.oracle):
         stream.size = (128, 256)
         stream.flip = True

@@ -43,9 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--dataset", required=True, choices=["streets", "folders"])
     parser.add_argument("--out", required=True, help="the data directory")
-    parser.add_argument(
-        "--size", metavar="WIDTHxHEIGHT", help="stored size (streets: 256x128; folders: as it is)"
-    )
+    parser.add_argument("--size", metavar="WIDTHxHEIGHT", help="stored size (streets: 256x128; folders: as it is)")
     streets = parser.add_argument_group("streets")
     streets.add_argument("--train_images", type=int, default=300)
     streets.add_argument("--val_images", type=int, default=100)
@@ -93,13 +91,9 @@ def parse_splits(texts: Sequence[str]) -> dict[str, tuple[Path, Path | None]]:
     for text in texts:
         match = re.fullmatch(r"(\w+)=([^,]+)(?:,([^,]+))?", text)
         if match is None:
-            raise UserError(
-                f"--split {text}: expected SPLIT=DIR or SPLIT=IMAGES,LABELS, such as train=photos"
-            )
+            raise UserError(f"--split {text}: expected SPLIT=DIR or SPLIT=IMAGES,LABELS, such as train=photos")
         if match[1] in splits:
-            raise UserError(
-                f"--split {match[1]} is given twice; put the images of a split into one directory"
-            )
+            raise UserError(f"--split {match[1]} is given twice; put the images of a split into one directory")
         images, label_maps = Path(match[2]), Path(match[3]) if match[3] else None
         if label_maps is None and (images / "images").is_dir():
             label_maps = images / "labels" if (images / "labels").is_dir() else None
@@ -120,9 +114,7 @@ def summary(data_dir: str, dataset: str) -> str:
     lines = [f"{dataset} is ready in {builder.data_dir}"]
     for split in builder.info.splits:
         info = pipeline.describe(data_dir, dataset, split)
-        lines.append(
-            f"  {split}: {info['count']} images, {'labelled' if info['labelled'] else 'without labels'}"
-        )
+        lines.append(f"  {split}: {info['count']} images, {'labelled' if info['labelled'] else 'without labels'}")
         if info["labelled"]:
             stored = builder.as_dataset(split=split, decoders={"image": tfds.decode.SkipDecoding()})
             pixels = np.zeros(256, np.int64)

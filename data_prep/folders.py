@@ -42,9 +42,7 @@ class Folders(tfds.core.GeneratorBasedBuilder):
     """Directories of images and label maps."""
 
     VERSION = tfds.core.Version("1.0.0")
-    url_infos = (
-        None  # nothing is downloaded (and TFDS 4.9.10 needs importlib_resources to look for checksums)
-    )
+    url_infos = None  # nothing is downloaded (and TFDS 4.9.10 needs importlib_resources to look for checksums)
     builder_config: FoldersConfig
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -128,9 +126,7 @@ def _by_stem(directory: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
             raise UserError(f"two files of one name: {found[stem]} and {path}. Remove or rename one.")
         found[stem] = path
     if not found:
-        raise UserError(
-            f"no images found in {directory} (looked for {', '.join(suffixes)}, subdirectories too)"
-        )
+        raise UserError(f"no images found in {directory} (looked for {', '.join(suffixes)}, subdirectories too)")
     return dict(sorted(found.items()))
 
 

@@ -44,9 +44,7 @@ class Streets(tfds.core.GeneratorBasedBuilder):
 
     name = "streets"
     VERSION = tfds.core.Version("1.0.0")
-    url_infos = (
-        None  # nothing is downloaded (and TFDS 4.9.10 needs importlib_resources to look for checksums)
-    )
+    url_infos = None  # nothing is downloaded (and TFDS 4.9.10 needs importlib_resources to look for checksums)
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(

@@ -35,7 +35,12 @@ def shrink(config: ConfigDict, data_dir: str = "data") -> ConfigDict:
     config.model.update(width=4, stem_width=4, pretrained="", backbone="resnet18" if deep else "vgg16")
     config.discriminator.width = 4
     config.data.dir = str(data_dir)
-    for name, domain in (("source", "rendered"), ("target", "camera"), ("oracle", "camera"), ("eval", "camera")):
+    for name, domain in (
+        ("source", "rendered"),
+        ("target", "camera"),
+        ("oracle", "camera"),
+        ("eval", "camera"),
+    ):
         config.data[name].update(dataset=f"streets/{domain}", size=SIZE)
     config.data.eval.label_size = ()
     config.train.update(steps=4, batch_size=2, log_every=1, eval_every=100, checkpoint_every=2)

@@ -42,12 +42,21 @@ def test_the_published_recipe() -> None:
     c, d = config.optimizer, config.data
     assert (c.learning_rate, c.momentum, c.weight_decay, c.head_multiplier) == (2.5e-4, 0.9, 5e-4, 10)
     assert (c.discriminator_learning_rate, c.discriminator_b1, c.discriminator_b2) == (1e-4, 0.9, 0.99)
-    assert (c.schedule_steps, c.power, config.train.steps, config.train.batch_size) == (250_000, 0.9, 150_000, 1)
+    assert (c.schedule_steps, c.power, config.train.steps, config.train.batch_size) == (
+        250_000,
+        0.9,
+        150_000,
+        1,
+    )
     assert c.variant == "legacy"
     assert (d.source.size, d.target.size, d.eval.size) == ((720, 1280), (512, 1024), (512, 1024))
     assert d.eval.label_size == (1024, 2048)
     assert not any(stream.flip or stream.crop for stream in (d.source, d.target))
-    assert (config.model.backbone, config.model.dilations, config.model.norm) == ("resnet101", (6, 12), "batch")
+    assert (config.model.backbone, config.model.dilations, config.model.norm) == (
+        "resnet101",
+        (6, 12),
+        "batch",
+    )
     a = config.adaptsegnet
     assert (a.lambda_seg_aux, a.lambda_adv_aux, a.lambda_adv_main) == (0.1, 0.0002, 0.001)
     single = importlib.import_module("configs.gta5_to_cityscapes_adaptsegnet_single").get_config().adaptsegnet

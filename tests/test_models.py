@@ -35,9 +35,7 @@ def test_published_parameter_counts() -> None:
     all_branches = {"dilations": (6, 12, 18, 24)}
     assert count(shapes((64, 96), **all_branches)[0]) == 44_601_560
     maps = jnp.zeros((1, 720, 1280, 19))
-    variables, out = jax.eval_shape(
-        lambda x: Discriminator().init_with_output(jax.random.key(0), x)[::-1], maps
-    )
+    variables, out = jax.eval_shape(lambda x: Discriminator().init_with_output(jax.random.key(0), x)[::-1], maps)
     assert count(variables["params"]) == 2_781_121
     assert out.shape == (1, 22, 40, 1)
 

@@ -38,9 +38,7 @@ def problem() -> tuple[dict, list[dict]]:
 
 def test_once_listed_is_the_textbook_sgd_of_optax(problem: tuple[dict, list[dict]]) -> None:
     schedule = poly_schedule(0.1, 10)
-    textbook = optax.chain(
-        optax.add_decayed_weights(5e-4), optax.trace(0.9), optax.scale_by_learning_rate(schedule)
-    )
+    textbook = optax.chain(optax.add_decayed_weights(5e-4), optax.trace(0.9), optax.scale_by_learning_rate(schedule))
     groups = {("a", "kernel"): Group(1.0, 3)}
     for variant, listed in (("dedup", groups), ("torch2", {("a", "kernel"): Group(1.0, 1)})):
         ours = run(listed_sgd(schedule, listed, variant=variant), *problem)

@@ -200,9 +200,7 @@ def test_label_ids_out_of_range_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(folders.labels, "NAMES", ("road", "sidewalk"))  # a set of two classes; the label is 3
     images = tmp_path / "raw"
     folders.build(tmp_path, "two", {"train": (images / "images", images / "labels")})
-    with pytest.raises(
-        UserError, match=r"folders/two \(train\): found label id 3, expected train ids 0..1 or 255"
-    ):
+    with pytest.raises(UserError, match=r"folders/two \(train\): found label id 3, expected train ids 0..1 or 255"):
         take(str(tmp_path), 1, stream(dataset="folders/two"), batch_size=1)
 
 
@@ -218,9 +216,7 @@ def test_augmentation_moves_image_and_label_together():
         found = [
             (flipped, top, left)
             for flipped, top, left in itertools.product((False, True), range(5), range(5))
-            if np.array_equal(
-                window[:, ::-1] if flipped else window, image[top : top + 5, left : left + 7, 0]
-            )
+            if np.array_equal(window[:, ::-1] if flipped else window, image[top : top + 5, left : left + 7, 0])
         ]
         assert len(found) == 1
         flips.add(found[0][0])
@@ -239,7 +235,5 @@ def test_resizing_clips_the_bicubic_overshoot_and_invents_no_label():
     steps[:, 4:] = 255
     label = steps[..., :1] // 255 * 7
     out, small = augment.resize(tf.constant(steps), tf.constant(label), (16, 16))
-    assert (out.numpy()[:, :4] < 30).all() and (
-        out.numpy()[:, -4:] > 225
-    ).all()  # wrapped values would not be
+    assert (out.numpy()[:, :4] < 30).all() and (out.numpy()[:, -4:] > 225).all()  # wrapped values would not be
     assert set(np.unique(small.numpy())) == {0, 7}

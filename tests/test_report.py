@@ -69,9 +69,7 @@ def three(tmp_path) -> dict[str, list[Path]]:
 
 def rows(text: str) -> dict[str, list[str]]:
     """The table's rows by first cell."""
-    split = [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "|" in line
-    ]
+    split = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "|" in line]
     return {cells[0]: cells[1:] for cells in split}
 
 
@@ -90,10 +88,7 @@ def test_table_tells_the_gap_closed(three):
 
 
 def test_table_over_seeds(tmp_path):
-    seeds = [
-        write_run(tmp_path / str(i), {"road": v, "car": 0.2}, ["road", "car"])
-        for i, v in enumerate((0.4, 0.5))
-    ]
+    seeds = [write_run(tmp_path / str(i), {"road": v, "car": 0.2}, ["road", "car"]) for i, v in enumerate((0.4, 0.5))]
     text = report.table({"source-only": seeds})
     assert rows(text)["road"] == ["45.0 ± 7.1"]  # sample sd: 0.1 / sqrt(2)
     assert rows(text)["car"] == ["20.0 ± 0.0"]
@@ -110,9 +105,7 @@ def test_markdown_table(three):
 
 def test_gap_closed_pairs_seeds_and_averages_a_reference_of_another_size():
     adapted = np.array([0.5, 0.6])
-    paired = comparison.gap_closed(
-        {"source-only": np.array([0.4, 0.2]), "a": adapted, "oracle": np.array([0.8, 0.7])}
-    )
+    paired = comparison.gap_closed({"source-only": np.array([0.4, 0.2]), "a": adapted, "oracle": np.array([0.8, 0.7])})
     np.testing.assert_allclose(paired["a"], [0.25, 0.8])
     single = comparison.gap_closed({"source-only": np.array([0.4]), "a": adapted, "oracle": np.array([0.8])})
     np.testing.assert_allclose(single["a"], [0.25, 0.5])

@@ -43,7 +43,12 @@ def test_eight_devices_give_the_result_of_one() -> None:
     env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_ENABLE_X64": "1"}
     root = Path(__file__).parents[1]
     run = subprocess.run(
-        [sys.executable, "-c", ON_EIGHT_DEVICES], env=env, cwd=root, capture_output=True, text=True, check=False
+        [sys.executable, "-c", ON_EIGHT_DEVICES],
+        env=env,
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert run.returncode == 0, run.stderr
     assert float(run.stdout.split()[-1]) < 1e-10

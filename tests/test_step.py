@@ -61,9 +61,7 @@ def test_source_only_is_adaptsegnet_without_its_game(config: ConfigDict) -> None
     assert state.discriminator_params == {}
     alone, metrics = step(state, {k: v for k, v in batch.items() if k.startswith("source")})
     assert "loss_adv_main" not in metrics
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), adapted.params, alone.params
-    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), adapted.params, alone.params)
 
 
 def test_the_adversarial_loss_pulls_the_target_towards_source(config: ConfigDict) -> None:

@@ -14,9 +14,7 @@ from uda_jax.data.streets.materials import METAL, SKY
 from uda_jax.data.streets.solids import Place, box
 from uda_jax.errors import UserError
 
-CAMERA = Camera(
-    x=1.0, height=1.5, pitch=0.05, yaw=-0.1, focal=90.0, center=(80.0, 40.0), bend=1e-3, rise=1e-4
-)
+CAMERA = Camera(x=1.0, height=1.5, pitch=0.05, yaw=-0.1, focal=90.0, center=(80.0, 40.0), bend=1e-3, rise=1e-4)
 SMALL = (48, 96)
 BACKGROUND = Face(np.zeros((1, 3)), 10, (0.5, 0.7, 0.9), SKY)
 

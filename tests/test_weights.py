@@ -31,7 +31,12 @@ def archive(state: TrainState) -> dict[str, np.ndarray]:
 
 def test_every_array_of_the_backbone_is_taken(state: TrainState, tmp_path: Path) -> None:
     arrays = archive(state)
-    assert {"conv1.weight", "bn1.running_var", "layer1.0.downsample.1.bias", "layer4.2.conv3.weight"} <= arrays.keys()
+    assert {
+        "conv1.weight",
+        "bn1.running_var",
+        "layer1.0.downsample.1.bias",
+        "layer4.2.conv3.weight",
+    } <= arrays.keys()
     np.savez(tmp_path / "w.npz", **arrays, **{"fc.weight": np.zeros(3)})
     loaded = load_pretrained(state, str(tmp_path / "w.npz"))
     block = loaded.params["backbone"]["layer2_0"]

@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected arguments: {argv[1:]}")
     logging.set_verbosity(logging.WARNING)
     try:
-        compare(CONFIG.value, Path(WORKDIR.value), SEEDS.value)
+        compare(CONFIG.value, Path(str(WORKDIR.value)), SEEDS.value)
     except UserError as e:
         sys.exit(f"error: {e}")
 

@@ -125,8 +125,7 @@ def scores(read: Read) -> tuple[list[str], dict[str, np.ndarray]]:
     """
     classes = flat(read)[0].evaluation["classes"]
     return [*classes, "mean"], {
-        label: np.array([[*_ious(run, classes), mean_iou(run)] for run in seeds])
-        for label, seeds in read.items()
+        label: np.array([[*_ious(run, classes), mean_iou(run)] for run in seeds]) for label, seeds in read.items()
     }
 
 

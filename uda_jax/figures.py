@@ -48,9 +48,7 @@ def curve_keys(metrics: Mapping[str, Sequence[Lines]]) -> list[str]:
     losses = {key for key in found if key == "loss" or key.startswith("loss_")}
     adversary = sorted(key for key in losses if _is_discriminator(key))
     # "loss_seg..." comes first: it is the loss that every method has.
-    segmenter = sorted(
-        losses - set(adversary), key=lambda key: (not key.startswith("loss_seg"), "aux" in key, key)
-    )
+    segmenter = sorted(losses - set(adversary), key=lambda key: (not key.startswith("loss_seg"), "aux" in key, key))
     if len(segmenter) > 1:
         segmenter = [key for key in segmenter if key != "loss"]  # the sum of the others
     return [*segmenter, *adversary, *([MIOU] if MIOU in found else [])]

@@ -24,7 +24,7 @@ def main(argv: list[str]) -> None:
     from uda_jax.train import train  # after the processes have met
 
     try:
-        train(CONFIG.value, Path(WORKDIR.value))
+        train(CONFIG.value, Path(str(WORKDIR.value)))
     except UserError as e:
         sys.exit(f"error: {e}")
 

@@ -97,8 +97,8 @@ def listed_sgd(
 
     def update(grads: Params, state: SGDState, params: Params | None = None) -> tuple[Params, SGDState]:
         assert params is not None
-        trees = [traverse_util.flatten_dict(t) for t in (grads, state.momentum, params)]
-        pairs = {path: update_one(path, *(t[path] for t in trees), state.step) for path in trees[0]}
+        g, m, p = (traverse_util.flatten_dict(tree) for tree in (grads, state.momentum, params))
+        pairs = {path: update_one(path, g[path], m[path], p[path], state.step) for path in p}
         updates = traverse_util.unflatten_dict({k: u for k, (u, _) in pairs.items()})
         buffers = traverse_util.unflatten_dict({k: m for k, (_, m) in pairs.items()})
         return updates, SGDState(state.step + 1, buffers)

@@ -166,8 +166,7 @@ def _score_table(names: Sequence[str], ious: Mapping[str, np.ndarray]) -> str:
     colors = figures.class_colors(names[:-1]).values()
     chips = [f'<i class=chip style="background:{color}"></i>' for color in colors]
     marked = [
-        [chip + html.escape(row[0]), *map(html.escape, row[1:])]
-        for chip, row in zip([*chips, ""], rows, strict=True)
+        [chip + html.escape(row[0]), *map(html.escape, row[1:])] for chip, row in zip([*chips, ""], rows, strict=True)
     ]
     return _html_table(map(html.escape, header), marked, "numbers")
 
@@ -176,18 +175,13 @@ def _html_table(header: Iterable[str], rows: Iterable[Iterable[str]], css: str) 
     """A table in a scrolling box; the cells are HTML, escaped by the caller."""
     head = "".join(f"<th>{cell}</th>" for cell in header)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>\n" for row in rows)
-    return (
-        f"<div class=scroll><table class={css}>\n<thead><tr>{head}</tr></thead>\n"
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    return f"<div class=scroll><table class={css}>\n<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>"
 
 
 def _picture(pictures: Mapping[str, str], name: str, alt: str, css: str = "wide") -> str:
     if name not in pictures:
         return ""
-    return (
-        f'<div class=scroll><img class={css} alt="{alt}" src="data:image/png;base64,{pictures[name]}"></div>'
-    )
+    return f'<div class=scroll><img class={css} alt="{alt}" src="data:image/png;base64,{pictures[name]}"></div>'
 
 
 def _health(read: Read) -> str:

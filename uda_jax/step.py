@@ -38,8 +38,8 @@ def build_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """The pure function (state, batch) -> (state, metrics).
 
-    The batch holds "source_image" uint8 [B, H, W, 3], "source_label" int32 [B, H, W] and, for methods that use
-    the target, "target_image" uint8 [B, H', W', 3]. Metrics are scalars.
+    The batch holds "source_image" uint8 [B, H, W, 3], "source_label" int32 [B, H, W] and, for methods that
+    use the target, "target_image" uint8 [B, H', W', 3]. Metrics are scalars.
     """
     gradients, update = build_gradients(config, networks), build_update(config)
 
@@ -65,9 +65,7 @@ def build_gradients(
         for domain in method.DOMAINS:  # source first: the running statistics follow this order
             outputs[domain], batch_stats = networks.segment(params, batch_stats, batch[f"{domain}_image"])
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        loss, metrics = method.segmenter_loss(
-            params, state.discriminator_params, outputs, batch, key, config, networks
-        )
+        loss, metrics = method.segmenter_loss(params, state.discriminator_params, outputs, batch, key, config, networks)
         return loss, (outputs, batch_stats, metrics)
 
     def gradients(state: TrainState, batch: Batch) -> tuple[Gradients, Metrics]:

@@ -67,9 +67,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path} is not a readable .npz of plain arrays: {e}") from e
 
 
-def _take(
-    arrays: dict[str, np.ndarray], name: str, kind: str, ours: jax.Array, missing: list[str]
-) -> jax.Array:
+def _take(arrays: dict[str, np.ndarray], name: str, kind: str, ours: jax.Array, missing: list[str]) -> jax.Array:
     """The array `name` in our layout, dtype and placement; notes a misfit in `missing` and returns ours."""
     theirs = arrays.get(name)
     if theirs is not None and kind == "kernel" and theirs.ndim == 4:

@@ -18,9 +18,7 @@ def float64() -> Iterator[None]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--parity-table", metavar="FILE", help="replace the table at the end of this Markdown file"
-    )
+    parser.addoption("--parity-table", metavar="FILE", help="replace the table at the end of this Markdown file")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

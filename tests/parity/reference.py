@@ -1,7 +1,7 @@
 """Reads the reference vectors, rebuilds the weights that they were made with, and compares.
 
-The vectors are arrays that the published PyTorch code computed. Weights are not stored: every tensor follows from a
-seed and its PyTorch name by `rule`. Arrays are in PyTorch's layout: [B, C, H, W] and [O, I, h, w].
+The vectors are arrays that the published PyTorch code computed. Weights are not stored: every tensor follows
+from a seed and its PyTorch name by `rule`. Arrays are in PyTorch's layout: [B, C, H, W] and [O, I, h, w].
 """
 
 import functools
@@ -25,7 +25,7 @@ from uda_jax.state import TrainState, create_state
 from uda_jax.weights import torch_name
 
 COPIES = Path(__file__).parent / "data"
-SHARED = Path(__file__).parents[3] / "shared" / "reference"
+BESIDE = Path(__file__).parents[3] / "shared" / "reference"
 SEGMENTER_TAGS = {"vgg16": "VGG"}  # all ResNets: G
 DISCRIMINATOR_TAGS = {"aux": "D1", "main": "D2"}
 FORWARD, TRAJECTORY = 1e-9, 1e-7  # relative tolerances in float64
@@ -37,7 +37,7 @@ WORST: dict[tuple[str, str], tuple[float, float]] = {}  # (file, group) -> worst
 def directory() -> Path:
     """Where the vectors are: $UDA_REFERENCE_DIR, or the full set beside the repository, or the copies."""
     chosen = os.environ.get("UDA_REFERENCE_DIR")
-    return Path(chosen) if chosen else SHARED if SHARED.is_dir() else COPIES
+    return Path(chosen) if chosen else BESIDE if BESIDE.is_dir() else COPIES
 
 
 @functools.cache
@@ -138,9 +138,7 @@ def published_name(path: tuple[str, ...], config: ml_collections.ConfigDict) -> 
     """
     vgg = config.model.backbone == "vgg16"
     if path[0] in ("head", "aux_head"):
-        head = (
-            "classifier" if vgg else "layer6" if path[0] == "head" and config.model.two_levels else "layer5"
-        )
+        head = "classifier" if vgg else "layer6" if path[0] == "head" and config.model.two_levels else "layer5"
         kind, branch = path[1].split("_")
         return f"{head}.conv2d_list.{branch}.{'weight' if kind == 'kernel' else 'bias'}"
     if vgg and path[0] == "backbone":

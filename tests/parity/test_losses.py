@@ -63,9 +63,7 @@ def test_softmax_and_self_information() -> None:
 
 
 def test_entropy_loss() -> None:
-    check_with_gradient(
-        "entropy_loss_of_softmax", lambda x: entropy_loss(jax.nn.softmax(x)), tensor("logits")
-    )
+    check_with_gradient("entropy_loss_of_softmax", lambda x: entropy_loss(jax.nn.softmax(x)), tensor("logits"))
 
 
 @pytest.mark.parametrize(("kind", "gan"), [("bce", "vanilla"), ("mse", "least_squares")])

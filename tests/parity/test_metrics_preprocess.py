@@ -61,6 +61,6 @@ def test_from_pixels_to_the_network() -> None:
             ref.check(PREPROCESS, "images", ours, v[f"{case}/{kind}"], 0)
         ref.check(PREPROCESS, "labels", resize_label(train_ids, size), v[f"{case}/gta_label"], 0)
         # ADVENT's table has no entry of its own for GTA5's id 34, which Cityscapes does not use.
-        shared = v["label_ids"] <= max(c.cityscapes_id for c in labels.CLASSES)
+        used = v["label_ids"] <= max(c.cityscapes_id for c in labels.CLASSES)
         advent = v[f"{case}/advent_city_label_fullsize"]
-        ref.check(PREPROCESS, "labels", train_ids[shared], advent[shared], 0)
+        ref.check(PREPROCESS, "labels", train_ids[used], advent[used], 0)

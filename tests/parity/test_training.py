@@ -1,4 +1,4 @@
-"""Trajectories of several iterations, through `step`, the methods and the optimizers, from the rule's weights."""
+"""Trajectories of several iterations, through `step`, the methods and the optimizers."""
 
 from functools import cache
 from typing import Any
@@ -38,7 +38,7 @@ Arrays = dict[str, dict[str, np.ndarray]]  # network -> published name -> array 
 
 
 def config_of(file: str, variant: str = "dedup") -> ml_collections.ConfigDict:
-    """Our config for a published run: AdaptSegNet's script arguments are in the file, ADVENT's are its defaults."""
+    """Our config for a published run: AdaptSegNet's settings are in the file, ADVENT's are its defaults."""
     dilations = (6, 12) if METHODS[file] == "adaptsegnet" else (6, 12, 18, 24)
     config = ref.parity_config(dilations=dilations)
     config.method, config.optimizer.variant = METHODS[file], variant
@@ -64,21 +64,19 @@ def batches(file: str) -> list[dict[str, np.ndarray]]:
 
 
 def published(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Our metrics under the names of both published codes; most of theirs are before the halving."""
+    """Our metrics under the names of both published codes."""
     named = {}
     for net, level in LEVELS.items():
         for ours, *theirs in (
             (f"loss_seg_{level}", f"loss_seg{net[1]}", f"loss_seg_src_{level}"),
             (f"loss_adv_{level}", f"loss_adv{net[1]}", f"loss_adv_trg_{level}"),
             (f"loss_ent_{level}", f"loss_ent_{level}"),
-            (f"loss_d_{level}_target", f"loss_d_{level}"),
         ):
             named |= {name: metrics[ours] for name in theirs if ours in metrics}
         if f"loss_d_{level}_source" in metrics:
             source, target = (metrics[f"loss_d_{level}_{domain}"] for domain in ("source", "target"))
-            named |= {f"loss_{net}_src": 2 * source, f"loss_{net}_tgt": 2 * target}
-            named |= {f"d_{level}_src": 2 * source, f"d_{level}_tgt": 2 * target}
-            named[f"loss_{net}"] = source + target
+            named |= {f"loss_{net}_src": source, f"loss_{net}_tgt": target, f"loss_{net}": (source + target) / 2}
+            named |= {f"d_{level}_src": source, f"d_{level}_tgt": target, f"loss_d_{level}": target / 2}
     return named
 
 
@@ -93,9 +91,7 @@ def check_metrics(file: str, variant: str, i: int, metrics: dict[str, Any]) -> N
     """Losses, rates and the segmenter's gradient norm of iteration i."""
     vectors, config = ref.load(file), config_of(file, variant)
     run, ours = f"{file}, {variant}", published(metrics)
-    stored = {
-        k: v for k, v in ref.matching(vectors, f"{variant}/", "").items() if k.startswith(("loss_", "d_"))
-    }
+    stored = {k: v for k, v in ref.matching(vectors, f"{variant}/", "").items() if k.startswith(("loss_", "d_"))}
     assert stored
     for name, truth in stored.items():
         ref.check(run, "losses", ours[name], truth[i], ref.TRAJECTORY)
@@ -158,9 +154,7 @@ def snapshot(file: str, variant: str, i: int, state: TrainState) -> Arrays:
     """Copies of the parameters that the file holds before iteration i."""
     vectors = ref.load(file)
     return {
-        net: {
-            k: v.copy() for k, v in named.items() if f"{variant}/it{i}.{net}.{k}.before_s64__f64" in vectors
-        }
+        net: {k: v.copy() for k, v in named.items() if f"{variant}/it{i}.{net}.{k}.before_s64__f64" in vectors}
         for net, named in arrays(file, state.params, state.discriminator_params).items()
     }
 

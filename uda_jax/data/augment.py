@@ -62,9 +62,7 @@ def augment(
     return image, label
 
 
-def _random_scale(
-    image: tf.Tensor, label: tf.Tensor | None, seed: tf.Tensor, scale: tuple[float, float]
-) -> Pair:
+def _random_scale(image: tf.Tensor, label: tf.Tensor | None, seed: tf.Tensor, scale: tuple[float, float]) -> Pair:
     factor = tf.random.stateless_uniform([], seed, *map(float, scale))
     size = tf.cast(tf.round(tf.cast(tf.shape(image)[:2], tf.float32) * factor), tf.int32)
     return resize(image, label, tf.maximum(size, 1))

@@ -96,9 +96,7 @@ def train_stream(
         stored = decode(record)
         image, label = augment.resize(stored["image"], stored.get("label"), tuple(stream.size))
         key = tf.random.fold_in(root, index)
-        image, label = augment.augment(
-            image, label, key, crop=crop, scale=tuple(stream.scale), flip=stream.flip
-        )
+        image, label = augment.augment(image, label, key, crop=crop, scale=tuple(stream.scale), flip=stream.flip)
         return {"image": image} if label is None else {"image": image, "label": label[..., 0]}
 
     dataset = _shuffled_records(pieces, seed, epoch, shuffle_buffer).skip(consumed)
@@ -230,9 +228,7 @@ def _slice_of(pieces: Sequence[Piece], index: int, count: int) -> list[Piece]:
 
 def _share(batch_size: int, process_count: int) -> int:
     if batch_size < 1 or batch_size % process_count:
-        raise UserError(
-            f"batch size {batch_size} must be a positive multiple of the {process_count} processes"
-        )
+        raise UserError(f"batch size {batch_size} must be a positive multiple of the {process_count} processes")
     return batch_size // process_count
 
 

@@ -80,9 +80,8 @@ def domain_game(
         accuracies = []
         for domain, truth in (("source", SOURCE), ("target", TARGET)):
             domain_logits = networks.discriminate(params, maps(outputs[domain], level))
-            half = 0.5 * domain_loss(domain_logits, truth, gan)
-            metrics[f"loss_d_{level}_{domain}"] = half
+            metrics[f"loss_d_{level}_{domain}"] = domain_loss(domain_logits, truth, gan)
             accuracies.append(domain_accuracy(domain_logits, truth, gan))
-            loss = loss + half
-        metrics[f"acc_d_{level}"] = sum(accuracies) / 2
+            loss = loss + 0.5 * metrics[f"loss_d_{level}_{domain}"]
+        metrics[f"acc_d_{level}"] = 0.5 * (accuracies[0] + accuracies[1])
     return loss, metrics

@@ -18,9 +18,7 @@ DOMAINS = ("source", "target")
 
 
 def default_config() -> ml_collections.ConfigDict:
-    return ml_collections.ConfigDict(
-        {"lambda_seg_aux": 0.1, "lambda_ent_main": 0.001, "lambda_ent_aux": 0.0002}
-    )
+    return ml_collections.ConfigDict({"lambda_seg_aux": 0.1, "lambda_ent_main": 0.001, "lambda_ent_aux": 0.0002})
 
 
 def segmenter_loss(

@@ -50,9 +50,7 @@ class ASPP(nn.Module):
         channels, k = x.shape[-1], self.num_classes
         kernels, biases = [], []
         for i in range(len(self.dilations)):
-            kernels.append(
-                self.param(f"kernel_{i}", self.kernel_init, (3, 3, channels, k), self.param_dtype)
-            )
+            kernels.append(self.param(f"kernel_{i}", self.kernel_init, (3, 3, channels, k), self.param_dtype))
             biases.append(self.param(f"bias_{i}", uniform_fan_in(9 * channels), (k,), self.param_dtype))
         taps = jnp.concatenate([kernel.reshape(9, channels, k) for kernel in kernels])
         y = jnp.dot(
@@ -106,7 +104,7 @@ class DeepLabV2(nn.Module):
             self.aux_head = head()
 
     def __call__(self, images: jax.Array, train: bool) -> Outputs:
-        size = images.shape[1:3]
+        size = images.shape[1], images.shape[2]
         lower, features = self.backbone(self.preprocess(images), train)
         aux = resize_align_corners(self.aux_head(lower), size) if self.two_levels else None
         return Outputs(resize_align_corners(self.classify(features), size), aux, features)
@@ -155,4 +153,3 @@ def build_segmenter(config: ml_collections.ConfigDict) -> DeepLabV2:
         bgr=config.bgr,
         **dtypes,
     )
-

@@ -24,7 +24,7 @@ class ResNet(nn.Module):
 
     Attributes:
       name_of_depth: a key of DEPTHS.
-      stem: "imagenet" (7x7 stride 2, max-pool in ceil mode) or "small" (two 3x3 of stride 2, for training from scratch).
+      stem: "imagenet" (7x7 stride 2, max-pool in ceil mode) or "small" (two 3x3 of stride 2, to train from scratch).
       stem_width: channels after the stem.
       width: channels inside the first stage's blocks; doubles at every stage.
       stride_in_1x1: the stage's stride sits in the first 1x1 (Caffe, AdaptSegNet) instead of the 3x3 (torchvision).

@@ -53,9 +53,7 @@ class Camera(NamedTuple):
     def project(self, points: np.ndarray) -> np.ndarray:
         """Pixel coordinates float [N, 2] of camera-axes points in front of the image plane."""
         scale = self.focal / points[:, 2]
-        return np.stack(
-            [self.center[0] + points[:, 0] * scale, self.center[1] - points[:, 1] * scale], axis=1
-        )
+        return np.stack([self.center[0] + points[:, 0] * scale, self.center[1] - points[:, 1] * scale], axis=1)
 
     def unproject(self, depth: np.ndarray) -> np.ndarray:
         """Straightened world positions float32 [H, W, 3] of pixels at depth [H, W] (forward distance)."""

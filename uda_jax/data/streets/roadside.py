@@ -53,18 +53,14 @@ def _lot(
         paint = pick(rng, look.facades, look.spread)
         windows = rng.uniform(0.5, 0.65)
         faces = things.building(rng, front, (low, high), (depth, height), paint, windows)
-        corners = np.array(
-            [(front, low), (front + side * depth, low), (front + side * depth, high), (front, high)]
-        )
+        corners = np.array([(front, low), (front + side * depth, low), (front + side * depth, high), (front, high)])
         found.append(Thing(1, near + 0.5, faces, corners, (0.0, height)))
     if kind in (1, 2, 4):
         height = rng.uniform(1.6, 3.2) if kind == 1 else rng.uniform(1.0, 1.9)
         if kind == 1:
             faces = things.wall(edge, span, height, pick(rng, look.facades, 1.5 * look.spread))
         elif kind == 2:
-            paint = tint(
-                rng, rng.choice([(0.5, 0.36, 0.22), (0.3, 0.34, 0.32), (0.62, 0.62, 0.6)]), look.spread
-            )
+            paint = tint(rng, rng.choice([(0.5, 0.36, 0.22), (0.3, 0.34, 0.32), (0.62, 0.62, 0.6)]), look.spread)
             faces = things.fence(edge, span, height, paint)
         else:
             faces = things.hedge(rng, edge, span, height, pick(rng, look.foliage, look.spread))
@@ -113,9 +109,7 @@ def _parked_bike(rng: np.random.Generator, look: Look, street: Street, side: flo
     return _upright(faces, x, z, 1.0, 0.7)
 
 
-def pavement(
-    rng: np.random.Generator, layout: Layout, look: Look, street: Street, side: float
-) -> list[Thing]:
+def pavement(rng: np.random.Generator, layout: Layout, look: Look, street: Street, side: float) -> list[Thing]:
     """Trees, people, parked two-wheelers, lamps, signs and traffic lights on one side (-1 left, 1 right)."""
     row = side * (street.kerb + 0.6)  # where posts stand
     grey = tint(rng, things.GREY, 0.35)
@@ -155,9 +149,7 @@ def skyline(rng: np.random.Generator, look: Look) -> list[Thing]:
             faces = things.tree(rng, at, z, rng.uniform(8, 14), color, 4, trunk=False)
         else:
             wide, high = rng.uniform(6, 14), rng.uniform(6, 24)
-            points = np.array(
-                [(at - wide, 0, z), (at - wide, high, z), (at + wide, high, z), (at + wide, 0, z)]
-            )
+            points = np.array([(at - wide, 0, z), (at - wide, high, z), (at + wide, high, z), (at + wide, 0, z)])
             paint = pick(rng, look.facades, look.spread)
             faces = [Face(points, things.BUILDING, paint, FACADE, facade=(4.0, 3.5, 0.4, 0.5))]
         found.append(Thing(1, z, faces))

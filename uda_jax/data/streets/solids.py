@@ -135,8 +135,6 @@ def bar(a: tuple[float, float], b: tuple[float, float], thick: float) -> list[tu
     return [(a[0] + nx, a[1] + ny), (b[0] + nx, b[1] + ny), (b[0] - nx, b[1] - ny), (a[0] - nx, a[1] - ny)]
 
 
-def flat(
-    x: float, z: float, loop: Sequence[tuple[float, float]], label: int, color: Color, material: int
-) -> Face:
+def flat(x: float, z: float, loop: Sequence[tuple[float, float]], label: int, color: Color, material: int) -> Face:
     """A flat figure of (across, up) points that faces the camera."""
     return Face(np.array([(x + across, up, z) for across, up in loop]), label, color, material)

@@ -50,9 +50,7 @@ def tree(
             stroke = bar((0.0, fork), (end, middle), thick * 0.6)
             faces.append(flat(x, z, stroke, VEGETATION, bark, FOLIAGE))
     spread, turns = np.sqrt(rng.uniform(0, 1, clumps)) * crown * 0.75, rng.uniform(0, 2 * np.pi, clumps)
-    centers = np.stack(
-        [x + spread * np.cos(turns), middle + spread * np.sin(turns), np.full(clumps, z)], axis=1
-    )
+    centers = np.stack([x + spread * np.cos(turns), middle + spread * np.sin(turns), np.full(clumps, z)], axis=1)
     centers = centers[np.argsort(centers[:, 1])]
     outlines = _clumps(rng, centers, crown * rng.uniform(0.38, 0.62, clumps))
     lightness = 0.62 + 0.5 * ((centers[:, 1] - middle) / crown + 0.5) + rng.uniform(-0.08, 0.08, clumps)
@@ -61,9 +59,7 @@ def tree(
     return faces
 
 
-def hedge(
-    rng: np.random.Generator, x: float, span: tuple[float, float], height: float, color: Color
-) -> list[Face]:
+def hedge(rng: np.random.Generator, x: float, span: tuple[float, float], height: float, color: Color) -> list[Face]:
     """A clipped hedge along the road with a bumpy top."""
     low, high = span
     faces = box(Place(x, (low + high) / 2), (0.9, height, high - low), VEGETATION, color, FOLIAGE)
@@ -179,13 +175,9 @@ def building(
     faces = [f._replace(facade=plan) for f in block]
     inset = x - np.sign(x) * 0.25
     trim = tint(rng, color, 0.3)
-    faces += box(
-        Place(inset, (low + high) / 2), (0.5, 0.4, high - low), BUILDING, trim, MASONRY, height - 0.4
-    )
+    faces += box(Place(inset, (low + high) / 2), (0.5, 0.4, high - low), BUILDING, trim, MASONRY, height - 0.4)
     if rng.random() < 0.45:  # a shop: wide panes and an awning
-        pane = np.array(
-            [(x, 0.5, low + 0.6), (x, 2.5, low + 0.6), (x, 2.5, high - 0.6), (x, 0.5, high - 0.6)]
-        )
+        pane = np.array([(x, 0.5, low + 0.6), (x, 2.5, low + 0.6), (x, 2.5, high - 0.6), (x, 0.5, high - 0.6)])
         pane[:, 0] -= np.sign(x) * 0.05
         faces.append(Face(pane, BUILDING, (0.13, 0.14, 0.15), GLASS))
         cloth = tint(
@@ -194,8 +186,6 @@ def building(
             0.2,
         )
         out = x - np.sign(x) * 1.0
-        roof = np.array(
-            [(x, 3.0, low + 0.5), (x, 3.0, high - 0.5), (out, 2.5, high - 0.5), (out, 2.5, low + 0.5)]
-        )
+        roof = np.array([(x, 3.0, low + 0.5), (x, 3.0, high - 0.5), (out, 2.5, high - 0.5), (out, 2.5, low + 0.5)])
         faces.append(Face(roof, BUILDING, cloth, CLOTH))
     return faces

@@ -30,9 +30,7 @@ def _wheels(place: Place, axles: Sequence[float], radius: float, width: float, l
     faces = []
     for along in axles:
         faces += side_panels(place, circle((along, radius), radius, 10), width + 0.02, label, BLACK, RUBBER)
-        faces += side_panels(
-            place, circle((along, radius), radius * 0.55, 8), width + 0.05, label, RIM, METAL
-        )
+        faces += side_panels(place, circle((along, radius), radius * 0.55, 8), width + 0.05, label, RIM, METAL)
     return faces
 
 
@@ -104,9 +102,7 @@ def truck(rng: np.random.Generator, place: Place, color: Color) -> list[Face]:
     ]  # fmt: skip
 
 
-def _coach(
-    place: Place, size: tuple[float, float, float], label: int, color: Color, band: Color
-) -> list[Face]:
+def _coach(place: Place, size: tuple[float, float, float], label: int, color: Color, band: Color) -> list[Face]:
     """The body that buses and trams share: painted box, window band, stripe, front and rear windows."""
     width, height, length = size
     h = length / 2
@@ -119,12 +115,8 @@ def _coach(
         loop = [(along, 1.35), (along, high), (along + pitch - 0.15, high), (along + pitch - 0.15, 1.35)]
         faces += side_panels(place, loop, width, label, WINDOW, GLASS)
     for at in (-h * 1.002, h * 1.002):
-        faces.append(
-            end_panel(place, (-width * 0.45, width * 0.45, 1.2, height - 0.6), at, label, WINDOW, GLASS)
-        )
-        faces.append(
-            end_panel(place, (-0.7, 0.7, height - 0.45, height - 0.15), at, label, (0.75, 0.55, 0.1), LAMP)
-        )
+        faces.append(end_panel(place, (-width * 0.45, width * 0.45, 1.2, height - 0.6), at, label, WINDOW, GLASS))
+        faces.append(end_panel(place, (-0.7, 0.7, height - 0.45, height - 0.15), at, label, (0.75, 0.55, 0.1), LAMP))
     return faces
 
 
@@ -143,9 +135,7 @@ def tram(rng: np.random.Generator, place: Place, color: Color) -> list[Face]:
     faces: list[Face] = []
     for order in (1, -1):
         shift = order * forward * (half / 2 + 0.3)
-        section = Place(
-            place.x + shift * np.sin(place.heading), place.z + shift * np.cos(place.heading), place.heading
-        )
+        section = Place(place.x + shift * np.sin(place.heading), place.z + shift * np.cos(place.heading), place.heading)
         faces += box(section, (2.2, 0.35, half * 0.9), TRAIN, BLACK, RUBBER, 0.05)
         faces += _coach(section, (2.5, 3.4, half), TRAIN, color, band)
         if order == 1:
@@ -175,18 +165,14 @@ def two_wheeler(rng: np.random.Generator, place: Place, kind: int, color: Color,
     for a, b in itertools.pairwise(joints):
         faces.append(plane(bar(a, b, body), kind, color, METAL))
     if motor:
-        faces.append(
-            plane([(-0.75, 0.75), (-0.6, 0.95), (0.4, 1.0), (0.5, 0.6), (-0.3, 0.4)], kind, color, METAL)
-        )
+        faces.append(plane([(-0.75, 0.75), (-0.6, 0.95), (0.4, 1.0), (0.5, 0.6), (-0.3, 0.4)], kind, color, METAL))
         faces.append(wide(0.35, 0.95, 0.18 + 0.2 * c, kind, color, METAL))
     faces.append(wide(0.93, 1.02, 0.2 + 0.4 * c, kind, BLACK, METAL))
     return faces + (_rider(rng, place, s, c, motor) if ridden else [])
 
 
 def _rider(rng: np.random.Generator, place: Place, s: float, c: float, motor: bool) -> list[Face]:
-    top = tint(
-        rng, rng.choice([(0.6, 0.15, 0.12), (0.15, 0.25, 0.5), (0.75, 0.72, 0.3), (0.15, 0.15, 0.17)]), 0.4
-    )
+    top = tint(rng, rng.choice([(0.6, 0.15, 0.12), (0.15, 0.25, 0.5), (0.75, 0.72, 0.3), (0.15, 0.15, 0.17)]), 0.4)
     legs = tint(rng, (0.16, 0.17, 0.24), 0.5)
     head = (0.12, 0.12, 0.13) if motor else SKIN[int(rng.integers(3))]
 
