@@ -19,7 +19,7 @@ from uda_jax.state import create_state
 from uda_jax.train import jit_step
 
 config = shrink(default_config())
-config.model.update(dtype="float64", param_dtype="float64", init="he")
+config.model.update(dtype="float64", param_dtype="float64", init="he", two_levels=False)
 config.train.batch_size = 8
 networks = build_networks(config)
 assert jax.device_count() == 8
@@ -38,20 +38,25 @@ print("worst", max(jax.tree.leaves(worst)))
 """
 
 
-def test_eight_devices_give_the_result_of_one() -> None:
-    """Two steps in float64 on the same global batch, batch norm on its global statistics."""
-    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_ENABLE_X64": "1"}
-    root = Path(__file__).parents[1]
+def run_on(devices: int, code: str, **env: str) -> str:
+    """Standard output of a Python program that sees so many CPU devices."""
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     run = subprocess.run(
-        [sys.executable, "-c", ON_EIGHT_DEVICES],
-        env=env,
-        cwd=root,
+        [sys.executable, "-c", code],
+        env=os.environ | {"XLA_FLAGS": flags} | env,
+        cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    assert float(run.stdout.split()[-1]) < 1e-10
+    return run.stdout
+
+
+def test_eight_devices_give_the_result_of_one() -> None:
+    """Two steps in float64 on the same global batch, batch norm on its global statistics."""
+    output = run_on(8, ON_EIGHT_DEVICES, JAX_ENABLE_X64="1")
+    assert float(output.split()[-1]) < 1e-10
 
 
 def test_a_batch_that_does_not_divide_says_by_what() -> None:
@@ -67,7 +72,6 @@ def test_the_message_for_many_devices() -> None:
         "try: check_batch_size(6, make_mesh(), 'train.batch_size')\n"
         "except UserError as e: print(e)"
     )
-    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    assert "not divisible by the 4 devices" in run.stdout
-    assert "--config.train.batch_size=8" in run.stdout
+    output = run_on(4, code)
+    assert "not divisible by the 4 devices" in output
+    assert "--config.train.batch_size=8" in output

@@ -84,6 +84,7 @@ def run_steps(
     """Steps from `state.step` to `config.train.steps`, or until `stopped`, and leaves a checkpoint of the last."""
     step_fn = jit_step(config, networks, mesh)
     c, step = config.train, int(state.step)
+    images = c.batch_size * len(METHODS[config.method].DOMAINS)
     pending: list[dict[str, jax.Array]] = []  # metrics not fetched yet, so that steps need not wait for the host
     clock = time.perf_counter()
     for batch in prefetch_to_mesh(training_batches(config, step), mesh):
@@ -95,13 +96,13 @@ def run_steps(
         pending.append(metrics)
         evaluating, saving = step % c.eval_every == 0 and step < c.steps, step % c.checkpoint_every == 0
         if step % c.log_every == 0 or evaluating or saving:
-            flush(pending, step, writer, c.batch_size * len(METHODS[config.method].DOMAINS), clock)
+            flush(pending, step, writer, images, clock)
             if evaluating:
                 writer.write(step, {"eval/miou": score(state, limit=config.eval.limit)["miou"]})
             if saving:
                 checkpoint.save(manager, step, state)
             clock = time.perf_counter()
-    flush(pending, step, writer, c.batch_size * len(METHODS[config.method].DOMAINS), clock)
+    flush(pending, step, writer, images, clock)
     checkpoint.save(manager, step, state)
     return state
 

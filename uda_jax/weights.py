@@ -59,7 +59,8 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
       UserError: no such file, or not a readable .npz of plain arrays.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Our own handle: numpy leaves its open where the archive is damaged.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {k: archive[k] for k in archive.files}
     except FileNotFoundError as e:
         raise UserError(f"no weights at {path}; set --config.model.pretrained to an .npz, or to '' for none") from e
