@@ -20,26 +20,21 @@ from uda_jax.config import default_config
 def get_config() -> ml_collections.ConfigDict:
     config = default_config()
     config.method = "adaptsegnet"
+    config.adaptsegnet.update(gan="least_squares", lambda_adv_main=0.05)
 
     config.model.update(
-        backbone="resnet18",
-        stem="small",
-        stem_width=32,
-        width=16,
-        init="he",
-        affine="train",
-        two_levels=False,
+        backbone="resnet18", stem="small", stem_width=32, width=16, init="he", affine="train", two_levels=False
     )
     config.model.std = (60.0, 60.0, 60.0)
     config.discriminator.width = 16
 
     config.optimizer.update(
-        learning_rate=0.02, head_multiplier=1.0, schedule_steps=800, discriminator_learning_rate=5e-4
+        learning_rate=0.02, head_multiplier=1.0, discriminator_learning_rate=1e-3, schedule_steps=1000
     )
     for stream in (config.data.source, config.data.target, config.data.oracle):
         stream.size = (128, 256)
         stream.flip = True
     config.data.eval.size = (128, 256)
-    config.train.update(steps=800, batch_size=2, log_every=20, eval_every=200, checkpoint_every=400)
+    config.train.update(steps=600, batch_size=2, log_every=20, eval_every=150, checkpoint_every=300)
     config.eval.update(batch_size=4, limit=24)
     return config
