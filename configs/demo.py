@@ -4,12 +4,12 @@ Command:   make demo
            (python -m data_prep.build --dataset=streets --out=data
             python -m uda_jax.compare --config=configs/demo.py --workdir=runs/demo)
 Hardware:  2 CPU cores.
-Time:      @@TIME@@
-Expect:    @@EXPECT@@
+Time:      5 min 11 s on 2 cores with drawing the data and compiling (measured here).
+Expect:    mIoU over 3 seeds (measured here): source-only 13.5 +- 0.5, AdaptSegNet 15.3 +- 1.0, oracle 21.8 +- 0.8.
 
-A narrow ResNet-18 from random weights; one level; the least-squares game, with which the paper reports its best number,
-at a weight that keeps the discriminator from winning. Both learning rates are larger than the published ones, for a
-schedule that is hundreds of times shorter.
+A narrow ResNet-18 from random weights; one level; the least-squares game, with which the published code reached its
+best number, at a weight that keeps the discriminator from winning. Both learning rates are larger than the published
+ones, for a schedule that is hundreds of times shorter; as there, 60 % of it is run.
 """
 
 import ml_collections
