@@ -6,13 +6,13 @@ Data:      folders/rendered (train), folders/photos (train without labels, val) 
 Weights:   weights/resnet50_halfwidth.npz, a ResNet-50 of half width under torchvision's names, Caffe-style (stride in
            the first 1x1, BGR minus the mean), its batch norm folded; --config.model.pretrained=... names another file.
 Hardware:  2 CPU cores.
-Time:      a step takes about 0.5 s (source-only, oracle) or 1.1 s (AdaptSegNet) on a machine of its own (measured here).
+Time:      a step takes about 0.5 s (source-only, oracle) or 1.1 s (AdaptSegNet) alone on the machine (measured here).
 Expect:    mIoU over the 11 classes, 101 images, one seed (measured here): source-only 25.8, AdaptSegNet 27.7, oracle
            41.1; 227 rendered images with labels, 367 photographs without.
 
 Batch norm is frozen, so one image a step is enough. The learning rate is four times the published one, for a schedule
-that is a two-hundredth of its length, and the discriminator has half the published width: first choices, not tuned. The mean is over the eleven
-classes that occur in the photographs.
+that is a two-hundredth of its length, and the discriminator has half the published width: first choices, not tuned. The
+mean is over the eleven classes that occur in the photographs.
 """
 
 import ml_collections
