@@ -18,9 +18,9 @@ jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=int(index))
 assert jax.device_count() == 2 * jax.local_device_count()
 sys.argv = ["uda_jax.main", *argv]
-from absl import app
+from uda_jax.cli import run
 from uda_jax.main import main
-app.run(main)
+run(main)
 """
 
 

@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 import ml_collections
-from absl import app, flags, logging
+from absl import flags
 from ml_collections import config_flags
 
+from uda_jax import cli
 from uda_jax.config import claim_workdir
-from uda_jax.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Gets one directory a seed and run, and report.html.")
@@ -67,15 +67,9 @@ def compare(config: ml_collections.ConfigDict, workdir: Path, seeds: int = 1) ->
     return directories
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {argv[1:]}")
-    logging.set_verbosity(logging.WARNING)
-    try:
-        compare(CONFIG.value, Path(str(WORKDIR.value)), SEEDS.value)
-    except UserError as e:
-        sys.exit(f"error: {e}")
+def main() -> None:
+    compare(CONFIG.value, Path(str(WORKDIR.value)), SEEDS.value)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    cli.run(main)

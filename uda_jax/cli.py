@@ -1,0 +1,37 @@
+"""What the command-line programs share: flags, and mistakes answered without a traceback."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from absl import app, flags, logging
+
+from uda_jax.errors import UserError
+
+
+def run(command: Callable[[], None]) -> None:
+    """Parses the flags and runs `command`; a user's mistake ends it with its message and status 2."""
+
+    def main(argv: Sequence[str]) -> None:
+        if len(argv) > 1:
+            fail(f"unexpected arguments: {' '.join(argv[1:])}")
+        logging.set_verbosity(logging.WARNING)
+        try:
+            command()
+        except UserError as e:
+            fail(str(e))
+
+    app.run(main, flags_parser=parse)
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+    """Flags out of `argv`; the config's own complaint about an unknown name becomes a message."""
+    try:
+        return list(flags.FLAGS(argv))
+    except (flags.Error, AttributeError, KeyError) as e:
+        fail(str(e.args[0]).replace("\\'", "'") if e.args else str(e))
+
+
+def fail(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
