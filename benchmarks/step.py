@@ -11,9 +11,11 @@ import time
 
 import jax
 import jax.numpy as jnp
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
+from data_prep.build import parse_size
+from uda_jax import cli
 from uda_jax.methods import METHODS
 from uda_jax.networks import build_networks
 from uda_jax.sharding import make_mesh, replicated, split_batch
@@ -26,21 +28,18 @@ STEPS = flags.DEFINE_integer("steps", 5, "Steps to time.", lower_bound=1)
 flags.mark_flag_as_required("config")
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {argv[1:]}")
+def main() -> None:
     config = CONFIG.value
     if SIZE.value:
-        width, height = map(int, SIZE.value.split("x"))
-        config.data.source.size = config.data.target.size = (height, width)
+        config.data.source.size = config.data.target.size = parse_size(SIZE.value)
     mesh, networks = make_mesh(), build_networks(config)
     state = jax.jit(lambda: create_state(config, networks), out_shardings=replicated(mesh))()
     batch = {}
     for domain in METHODS[config.method].DOMAINS:
         shape = (config.train.batch_size, *config.data[domain].size)
         batch[f"{domain}_image"] = jax.random.randint(jax.random.key(0), (*shape, 3), 0, 256).astype(jnp.uint8)
-        batch[f"{domain}_label"] = jax.random.randint(jax.random.key(1), shape, 0, config.model.num_classes)
-    batch.pop("target_label", None)
+        if domain == "source":
+            batch["source_label"] = jax.random.randint(jax.random.key(1), shape, 0, config.model.num_classes)
     batch = jax.device_put(batch, split_batch(mesh))
 
     started = time.perf_counter()
@@ -55,12 +54,9 @@ def main(argv: list[str]) -> None:
     seconds = seconds[1:]  # the first touches fresh memory
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{config.method}, {config.model.backbone}, {jax.device_count()} x {jax.devices()[0].device_kind}")
-    print(
-        f"compile {compiled:.1f} s; step {statistics.median(seconds):.2f} s (median of {len(seconds)},",
-        end=" ",
-    )
+    print(f"compile {compiled:.1f} s; step {statistics.median(seconds):.2f} s (median of {len(seconds)},", end=" ")
     print(f"{min(seconds):.2f} to {max(seconds):.2f}); peak memory of the process {peak:.2f} GiB")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    cli.run(main)

@@ -25,13 +25,7 @@ CHOICES = {
     "advent.gan": ("vanilla", "least_squares"),
 }
 # Settings that a run may be resumed with although they differ: they do not change what a step computes.
-FREE_TO_CHANGE = (
-    "train.steps",
-    "train.log_every",
-    "train.eval_every",
-    "train.checkpoint_every",
-    "train.keep",
-)
+FREE_TO_CHANGE = ("train.steps", "train.log_every", "train.eval_every", "train.checkpoint_every", "train.keep")
 
 
 def default_config() -> ConfigDict:
@@ -127,11 +121,8 @@ def _data() -> ConfigDict:
             "shuffle_buffer": 1024,
             "source": dict(stream),
             "target": {**stream, "dataset": "streets/camera", "size": (512, 1024)},
-            "oracle": {
-                **stream,
-                "dataset": "streets/camera",
-                "size": (512, 1024),
-            },  # labelled target, for the oracle
+            # the target with its labels: read by the oracle alone
+            "oracle": {**stream, "dataset": "streets/camera", "size": (512, 1024)},
             "eval": evaluation,
         }
     )
@@ -152,13 +143,7 @@ def check_config(config: ConfigDict) -> None:
             near = difflib.get_close_matches(str(value), choices, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise UserError(f"config.{path}={value!r} is not one of {', '.join(choices)}{hint}")
-    for path in (
-        "train.log_every",
-        "train.eval_every",
-        "train.checkpoint_every",
-        "train.keep",
-        "model.width",
-    ):
+    for path in ("train.log_every", "train.eval_every", "train.checkpoint_every", "train.keep", "model.width"):
         if get(config, path) < 1:
             raise UserError(f"config.{path}={get(config, path)} must be at least 1")
     if config.train.steps > config.optimizer.schedule_steps:
