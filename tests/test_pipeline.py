@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from data_prep import folders
+from data_prep.label_map import LabelMap
 from uda_jax.data import augment, pipeline
 from uda_jax.errors import UserError
 
@@ -44,10 +45,10 @@ def data(tmp_path_factory) -> str:
 
 def stream(**changes) -> ConfigDict:
     fields = {"dataset": "folders/small", "split": "train", "size": SIZE, "label_size": ()}
-    return ConfigDict({**fields, "crop": (), "scale": (1.0, 1.0), "flip": False, **changes})
+    return ConfigDict({**fields, "crop": (), "scale": (1.0, 1.0), "flip": False, "jitter": 0.0, **changes})
 
 
-AUGMENTED = {"crop": (8, 10), "scale": (0.5, 1.5), "flip": True}
+AUGMENTED = {"crop": (8, 10), "scale": (0.5, 1.5), "flip": True, "jitter": 0.4}
 
 
 def take(data: str, batches: int, config: ConfigDict, **options) -> list[dict]:
@@ -195,11 +196,11 @@ def test_a_batch_size_that_processes_cannot_share_is_refused(data):
         take(data, 1, stream(), batch_size=3, process_count=2)
 
 
-def test_label_ids_out_of_range_are_refused(tmp_path, monkeypatch):
+def test_label_ids_out_of_range_are_refused(tmp_path):
     write_scene(tmp_path / "raw", 3)
-    monkeypatch.setattr(folders.labels, "NAMES", ("road", "sidewalk"))  # a set of two classes; the label is 3
+    wrong = LabelMap("wrong", ("road", "sidewalk"), {3: 3, 255: 0}, {})  # two classes, but 3 stays 3
     images = tmp_path / "raw"
-    folders.build(tmp_path, "two", {"train": (images / "images", images / "labels")})
+    folders.build(tmp_path, "two", {"train": (images / "images", images / "labels")}, label_map=wrong)
     with pytest.raises(UserError, match=r"folders/two \(train\): found label id 3, expected train ids 0..1 or 255"):
         take(str(tmp_path), 1, stream(dataset="folders/two"), batch_size=1)
 
@@ -237,3 +238,23 @@ def test_resizing_clips_the_bicubic_overshoot_and_invents_no_label():
     out, small = augment.resize(tf.constant(steps), tf.constant(label), (16, 16))
     assert (out.numpy()[:, :4] < 30).all() and (out.numpy()[:, -4:] > 225).all()  # wrapped values would not be
     assert set(np.unique(small.numpy())) == {0, 7}
+
+
+def test_jitter_changes_colours_within_its_strength_and_leaves_labels_alone():
+    grey, label = tf.fill((6, 8, 3), tf.constant(100, tf.uint8)), tf.fill((6, 8, 1), tf.constant(3, tf.uint8))
+    colours = []
+    for number in range(20):
+        seed = tf.constant([1, number], tf.int64)
+        out, same_label = augment.augment(grey, label, seed, crop=(6, 8), jitter=0.2)
+        np.testing.assert_array_equal(same_label, label)
+        assert (out.numpy() == out.numpy()[0, 0]).all()  # an even picture stays even
+        colours.append(out.numpy()[0, 0].astype(int))
+    assert np.min(colours) >= 80 and np.max(colours) <= 120 and np.ptp(colours) > 20
+    assert np.ptp(colours, axis=1).max() > 5  # white balance: the channels move apart
+
+
+def test_jitter_scales_contrast_and_saturation():
+    """Differences between pixels and from grey change by common factors, up to rounding."""
+    image = np.random.default_rng(0).integers(60, 140, (5, 7, 3)).astype(np.uint8)
+    spreads = {round(float(augment.jitter_colours(image, (0, n), 0.3).numpy().std() / image.std()), 2) for n in range(9)}
+    assert len(spreads) > 5 and min(spreads) < 0.9 and max(spreads) > 1.1

@@ -1,4 +1,4 @@
-"""Geometric augmentation of an image and its label map together, by stateless TensorFlow ops.
+"""Augmentation of an image and its label map together, by stateless TensorFlow ops.
 
 Labels travel as [H, W, 1], so that image and label go through the same calls. `label` may be None.
 """
@@ -39,8 +39,9 @@ def augment(
     crop: tuple[int, int],
     scale: tuple[float, float] = (1.0, 1.0),
     flip: bool = False,
+    jitter: float = 0.0,
 ) -> Pair:
-    """Random scale, then a random window of `crop` = (height, width), then a random horizontal flip.
+    """Random scale, then a random window of `crop` = (height, width), a random horizontal flip and random colours.
 
     Where the scaled image is smaller than the window it is padded at the bottom and the right: the image
     with 0, the label with 255.
@@ -50,6 +51,7 @@ def augment(
       label: uint8 [h, w, 1] or None.
       seed: int64 [2]; the result is a pure function of it.
       scale: bounds of the uniform scale factor; (1, 1) does not resize.
+      jitter: strength of `jitter_colours`; 0 leaves the image as it is.
     Returns:
       (uint8 [*crop, 3], uint8 [*crop, 1] or None), with static shapes.
     """
@@ -59,7 +61,25 @@ def augment(
     image, label = _random_crop(image, label, crop_seed, crop)
     if flip:
         image, label = _random_flip(image, label, flip_seed)
+    if jitter:
+        image = jitter_colours(image, tf.random.fold_in(seed, 3), jitter)
     return image, label
+
+
+def jitter_colours(image: tf.Tensor, seed: tf.Tensor, strength: float) -> tf.Tensor:
+    """Random saturation, contrast, and exposure and white balance (a gain a channel): what differs between cameras.
+
+    Args:
+      image: uint8 [H, W, 3].
+      strength: each factor is uniform in 1 - strength .. 1 + strength, 0 < strength <= 1.
+    """
+    factors = tf.random.stateless_uniform([5], seed, 1 - strength, 1 + strength)
+    x = tf.cast(image, tf.float32)
+    grey = tf.reduce_mean(x, axis=-1, keepdims=True)
+    x = grey + factors[0] * (x - grey)
+    mean = tf.reduce_mean(x)
+    x = (mean + factors[1] * (x - mean)) * factors[2:]
+    return tf.cast(tf.clip_by_value(tf.round(x), 0, 255), tf.uint8)
 
 
 def _random_scale(image: tf.Tensor, label: tf.Tensor | None, seed: tf.Tensor, scale: tuple[float, float]) -> Pair:

@@ -68,7 +68,8 @@ def train_stream(
 
     Args:
       stream: {dataset: "streets/rendered", split: "train", size: (H, W), crop: () or (h, w), scale: (lo, hi),
-        flip: bool}. Images are resized to `size`, scaled by a factor in `scale`, cropped to `crop` or `size`.
+        flip: bool, jitter: float}. Images are resized to `size`, then augmented: see `augment.augment`; `crop` ()
+        stands for `size`.
       batch_size: of all processes together.
       start: batches consumed before; the stream is that from 0 after `start` batches, bit for bit.
       labels: whether to read the labels.
@@ -96,7 +97,9 @@ def train_stream(
         stored = decode(record)
         image, label = augment.resize(stored["image"], stored.get("label"), tuple(stream.size))
         key = tf.random.fold_in(root, index)
-        image, label = augment.augment(image, label, key, crop=crop, scale=tuple(stream.scale), flip=stream.flip)
+        image, label = augment.augment(
+            image, label, key, crop=crop, scale=tuple(stream.scale), flip=stream.flip, jitter=stream.jitter
+        )
         return {"image": image} if label is None else {"image": image, "label": label[..., 0]}
 
     dataset = _shuffled_records(pieces, seed, epoch, shuffle_buffer).skip(consumed)
@@ -192,7 +195,11 @@ def _build_command(data_dir: str, dataset: str) -> str:
             f"python -m data_prep.build --dataset=folders --name={name or 'NAME'} "
             f"--split train=IMAGES[,LABELS] --out={data_dir}"
         )
-    return f"python -m data_prep.build --dataset={group} --out={data_dir}"
+    if group in ("gta5", "synthia", "cityscapes", "visda17"):
+        return f"python -m data_prep.build --dataset={group} --raw=DOWNLOADED --out={data_dir}"
+    if group == "streets":
+        return f"python -m data_prep.build --dataset=streets --out={data_dir}"
+    return "python -m data_prep.build --help"
 
 
 def _pieces(builder: tfds.core.DatasetBuilder, dataset: str, split: str) -> list[Piece]:
