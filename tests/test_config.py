@@ -46,6 +46,19 @@ def test_a_workdir_belongs_to_one_config(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "config.json").read_text())["optimizer"]["learning_rate"] == 2.5e-4
 
 
+def test_a_run_from_before_a_setting_existed_had_its_default(tmp_path: Path) -> None:
+    config = default_config()
+    old = config.to_dict()
+    del old["model"]["pretrained_skip"], old["data"]["source"]["jitter"]
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    config.data.source.jitter = 0.3
+    with pytest.raises(UserError, match=r"data.source.jitter: 0.0 there, 0.3 here"):
+        claim_workdir(tmp_path, config)
+    config.data.source.jitter = 0.0
+    claim_workdir(tmp_path, config)
+    assert json.loads((tmp_path / "config.json").read_text())["data"]["source"]["jitter"] == 0.0
+
+
 def test_a_damaged_config_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match="not valid JSON"):

@@ -111,3 +111,11 @@ def test_a_checkpoint_of_other_shapes_is_named(config: ConfigDict, tmp_path: Pat
     (tmp_path / "config.json").unlink()
     with pytest.raises(UserError, match="cannot be restored"):
         train(config, tmp_path)
+
+
+def test_weights_that_do_not_fit_do_not_claim_the_workdir(config: ConfigDict, tmp_path: Path) -> None:
+    np.savez(tmp_path / "other.npz", **{"conv1.weight": np.zeros((3, 3, 1, 1), np.float32)})
+    config.model.pretrained = str(tmp_path / "other.npz")
+    with pytest.raises(UserError, match="does not fit"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

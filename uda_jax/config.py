@@ -13,7 +13,7 @@ from uda_jax.methods import METHODS
 
 CHOICES = {
     "method": tuple(METHODS),
-    "model.backbone": ("resnet18", "resnet34", "resnet50", "resnet101", "vgg16"),
+    "model.backbone": ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vgg16"),
     "model.stem": ("imagenet", "small"),
     "model.norm": ("batch", "frozen"),
     "model.affine": ("train", "frozen"),
@@ -80,7 +80,8 @@ def _model() -> ConfigDict:
             "mean": (122.67891434, 116.66876762, 104.00698793),  # RGB, 0..255
             "std": (1.0, 1.0, 1.0),
             "bgr": True,
-            "pretrained": "",  # .npz with torchvision's names
+            "pretrained": "",  # .npz or .safetensors with the names of docs/weights.md
+            "pretrained_skip": (),  # parts that keep fresh values although the file has them, such as ("head",)
             "remat": False,  # recompute blocks in the backward pass: less memory, more time
             "dtype": "float32",
             "param_dtype": "float32",
@@ -113,6 +114,7 @@ def _data() -> ConfigDict:
         "crop": (),  # (height, width) of a random crop
         "scale": (1.0, 1.0),  # range of a random scale before the crop
         "flip": False,
+        "jitter": 0.0,  # strength of random colours, 0..1
     }
     evaluation = {"dataset": "streets/camera", "split": "val", "size": (512, 1024), "label_size": ()}
     return ConfigDict(
@@ -176,7 +178,8 @@ def claim_workdir(workdir: Path, config: ConfigDict) -> None:
     path = workdir / "config.json"
     if path.exists():
         try:
-            theirs = flatten(json.loads(path.read_text()))
+            # A run from before a setting existed had what is now its default.
+            theirs = flatten(default_config()) | flatten(json.loads(path.read_text()))
         except json.JSONDecodeError as e:
             raise UserError(f"{path} is not valid JSON ({e}); restore it or use another --workdir") from e
         ours = flatten(config)

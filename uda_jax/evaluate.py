@@ -1,7 +1,7 @@
 """Scores a segmenter on a labelled split: confusion matrix on device, every image counted once."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from PIL import Image
 
 from uda_jax.data import labels, pipeline
+from uda_jax.errors import UserError
 from uda_jax.metrics import confusion_matrix, iou_per_class, mean_iou
 from uda_jax.models.layers import resize_align_corners
 from uda_jax.networks import Networks
@@ -58,7 +59,7 @@ def evaluate(
       limit: score only the first images, 0 for all.
       samples: where to keep pictures of the first `config.eval.samples` images.
     """
-    n = config.model.num_classes
+    n, names = config.model.num_classes, class_names(config)
     total, images = np.zeros((n, n), np.int64), 0
     for batch in _batches(config, limit):
         arrays = {k: batch[k] for k in ("image", "label", "mask")}
@@ -66,12 +67,11 @@ def evaluate(
         total += np.asarray(confusion, np.int64)
         if samples is not None and images < config.eval.samples:
             local = np.concatenate([s.data for s in predictions.addressable_shards])
-            _save_samples(samples, batch, local, config.eval.samples - images)
+            _save_samples(samples, batch, local, config.eval.samples - images, labels.palette(names))
         images += int(batch["mask"].sum())
     if jax.process_count() > 1:
         images = int(multihost_utils.process_allgather(np.asarray(images)).sum())
     iou = iou_per_class(total)
-    names = class_names(n)
     return {
         "dataset": config.data.eval.dataset,
         "split": config.data.eval.split,
@@ -91,8 +91,50 @@ def summary(result: dict[str, Any]) -> str:
     return "\n".join([*lines, f"  {'mean':<12} {100 * result['miou']:5.1f} over {len(result['scored'])} classes"])
 
 
-def class_names(num_classes: int) -> list[str]:
-    return [labels.NAMES[i] if i < len(labels.NAMES) else f"class {i}" for i in range(num_classes)]
+def class_names(config: ml_collections.ConfigDict) -> list[str]:
+    """The classes of the evaluated dataset by train id."""
+    return list(pipeline.describe(config.data.dir, config.data.eval.dataset, config.data.eval.split)["classes"])
+
+
+def check_classes(config: ml_collections.ConfigDict, streams: Iterable[str]) -> None:
+    """Checks the model's classes against those of the labelled datasets; call it before anything is built.
+
+    Args:
+      streams: which of `config.data` the run reads, such as "source" and "eval".
+    Raises:
+      UserError: a dataset or its labels are missing, it has another number of classes than
+        `config.model.num_classes` or other classes than the one before it, or `config.eval.classes` goes beyond them.
+    """
+    n, first = config.model.num_classes, ""
+    expected: list[str] = []
+    for name in streams:
+        stream = config.data[name]
+        info = pipeline.describe(config.data.dir, stream.dataset, stream.split)
+        what, classes = f"{stream.dataset} (config.data.{name})", list(info["classes"])
+        if name == "target":
+            continue  # its labels are not read
+        if not info["labelled"]:
+            raise UserError(f"{what} has no labels in its split {stream.split!r}, which are needed: name another set")
+        if len(classes) != n:
+            raise UserError(
+                f"config.model.num_classes={n}, but {what} has {len(classes)} classes: {_some(classes)}. "
+                f"Set --config.model.num_classes={len(classes)}, or build it with another label map."
+            )
+        if first and classes != expected:
+            raise UserError(
+                f"{first} and {what} have different classes: {_some(expected)} against {_some(classes)}. "
+                "Build both with one label map."
+            )
+        first, expected = what, classes
+    beyond = [i for i in config.eval.classes if not 0 <= i < n]
+    if beyond:
+        raise UserError(
+            f"config.eval.classes has {beyond}, but the train ids are 0..{n - 1} (config.model.num_classes)"
+        )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 20 else f"{', '.join(names[:20])}, ..."
 
 
 def _batches(config: ml_collections.ConfigDict, limit: int) -> Iterator[dict[str, Any]]:
@@ -106,7 +148,9 @@ def _batches(config: ml_collections.ConfigDict, limit: int) -> Iterator[dict[str
     )
 
 
-def _save_samples(directory: Path, batch: dict[str, Any], predictions: np.ndarray, count: int) -> None:
+def _save_samples(
+    directory: Path, batch: dict[str, Any], predictions: np.ndarray, count: int, palette: np.ndarray
+) -> None:
     """<id>_image.png, <id>_truth.png and <id>_prediction.png of the batch's first `count` real images."""
     directory.mkdir(parents=True, exist_ok=True)
     for i in np.flatnonzero(batch["mask"])[:count]:
@@ -114,7 +158,7 @@ def _save_samples(directory: Path, batch: dict[str, Any], predictions: np.ndarra
         Image.fromarray(batch["image"][i]).save(directory / f"{stem}_image.png")
         for name, ids in (("truth", batch["label"][i]), ("prediction", predictions[i])):
             picture = Image.fromarray(ids.astype(np.uint8))
-            picture.putpalette(labels.palette().ravel().tolist())
+            picture.putpalette(palette.ravel().tolist())
             picture.save(directory / f"{stem}_{name}.png")
 
 

@@ -20,7 +20,7 @@ from uda_jax import checkpoint
 from uda_jax.config import check_config, claim_workdir
 from uda_jax.data import pipeline
 from uda_jax.errors import UserError
-from uda_jax.evaluate import build_evaluation_step, evaluate, summary, write_evaluation
+from uda_jax.evaluate import build_evaluation_step, check_classes, evaluate, summary, write_evaluation
 from uda_jax.methods import METHODS
 from uda_jax.networks import Networks, build_networks
 from uda_jax.sharding import check_batch_size, make_mesh, prefetch_to_mesh, replicated, split_batch
@@ -44,10 +44,11 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> TrainState:
     started = time.perf_counter()
     mesh = make_mesh()
     check_run(config, mesh)
-    claim_workdir(workdir, config)
     networks = build_networks(config)
+    state = initial_state(config, networks, mesh)  # pretrained weights that do not fit must not claim the workdir
+    claim_workdir(workdir, config)
     manager = checkpoint.make_manager(workdir, config.train.keep)
-    state = checkpoint.restore(manager, initial_state(config, networks, mesh))
+    state = checkpoint.restore(manager, state)
     start = int(state.step)
     score = partial(evaluate, config=config, step=build_evaluation_step(config, networks, mesh), mesh=mesh)
 
@@ -148,7 +149,7 @@ def jit_step(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) 
 def initial_state(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) -> TrainState:
     """A fresh state on the mesh, with the pretrained weights of `config.model.pretrained` if it names any."""
     state = jax.jit(partial(create_state, config, networks), out_shardings=replicated(mesh))()
-    return load_pretrained(state, config.model.pretrained) if config.model.pretrained else state
+    return load_pretrained(state, config.model.pretrained, config.model) if config.model.pretrained else state
 
 
 def training_batches(config: ml_collections.ConfigDict, start: int) -> Iterator[dict[str, np.ndarray]]:
@@ -176,8 +177,7 @@ def check_run(config: ml_collections.ConfigDict, mesh: Mesh) -> None:
     check_config(config)
     check_batch_size(config.train.batch_size, mesh, "train.batch_size")
     check_batch_size(config.eval.batch_size, mesh, "eval.batch_size")
-    for name in (*METHODS[config.method].DOMAINS, "eval"):
-        pipeline.describe(config.data.dir, config.data[name].dataset, config.data[name].split)
+    check_classes(config, (*METHODS[config.method].DOMAINS, "eval"))
 
 
 @contextmanager

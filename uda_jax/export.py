@@ -1,0 +1,186 @@
+"""`python -m uda_jax.export --checkpoint=WORKDIR [--format=npz|safetensors] [--out=FILE] [--step=N]` writes the weights
+of a training run to one file that needs nothing of this library to be read, and that `config.model.pretrained` takes.
+
+docs/weights.md describes the file. Neither the run's data nor its devices are needed.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+import orbax.checkpoint as ocp
+
+import uda_jax
+from uda_jax.arrays import SUFFIXES, check_suffix, write_arrays
+from uda_jax.config import check_config, default_config
+from uda_jax.data import labels
+from uda_jax.errors import UserError
+from uda_jax.networks import build_networks
+from uda_jax.state import TrainState, create_state
+from uda_jax.weights import TREES, flatten, to_arrays
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status (2: the user can mend it)."""
+    args = _parser().parse_args(argv)
+    jax.config.update("jax_platforms", "cpu")  # leaves the accelerator to a run that may still be training
+    try:
+        out = export(Path(args.checkpoint), args.format, args.out and Path(args.out), args.step)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m uda_jax.export", description="Writes a run's weights to one file.")
+    parser.add_argument("--checkpoint", required=True, metavar="WORKDIR", help="the workdir of a training run")
+    parser.add_argument(
+        "--format", choices=[s[1:] for s in SUFFIXES], help="default: the suffix of --out, or npz without one"
+    )
+    parser.add_argument("--out", metavar="FILE", help="default: WORKDIR/weights-STEP.FORMAT")
+    parser.add_argument("--step", type=int, help="which checkpoint; default: the newest")
+    return parser
+
+
+def export(workdir: Path, format: str | None = None, out: Path | None = None, step: int | None = None) -> Path:
+    """Writes segmenter and discriminators of a run's checkpoint, with what it takes to use them; returns the file.
+
+    Args:
+      format: "npz" or "safetensors"; None for the suffix of `out`, or npz without one.
+      out: None for WORKDIR/weights-STEP.FORMAT.
+      step: None for the newest checkpoint.
+
+    Raises:
+      UserError: no run, no such checkpoint, one that does not fit the run's config, or a bad `format` or `out`.
+    """
+    suffix = f".{format}" if format else out.suffix if out else ".npz"
+    if check_suffix(out or f"weights{suffix}").suffix != check_suffix(f"weights{suffix}").suffix:
+        raise UserError(f"--out={out} has another suffix than --format={format}; leave one of them out")
+    config = read_config(workdir)
+    step = find_step(workdir, step)
+    state = restore_weights(workdir, config, step)
+    out = out or workdir / f"weights-{step}{suffix}"
+    write_arrays(out, to_arrays(state), metadata_of(workdir, config, step))
+    return out
+
+
+def metadata_of(workdir: Path, config: ml_collections.ConfigDict, step: int) -> dict[str, Any]:
+    """What a user of the weights must know; docs/weights.md explains each entry."""
+    model = config.model
+    return {
+        "uda_jax": uda_jax.__version__,
+        "method": config.method,
+        "step": step,
+        "num_classes": model.num_classes,
+        "classes": class_names(workdir, model.num_classes),
+        "sizes": {name: list(config.data[name].size) for name in ("source", "target", "eval")},
+        "preprocessing": {"mean": list(model.mean), "std": list(model.std), "bgr": model.bgr},
+        "model": json.loads(json.dumps(model.to_dict())),
+        "discriminator": config.discriminator.to_dict(),
+    }
+
+
+def class_names(workdir: Path, num_classes: int) -> list[str]:
+    """By train id: those of the run's last evaluation; before any, the Cityscapes names of 19 classes."""
+    path = workdir / "evaluation.json"
+    if path.exists():
+        try:
+            names = json.loads(path.read_text()).get("classes", [])
+        except (ValueError, AttributeError) as e:
+            raise UserError(f"{path} is damaged ({e}); the same training command writes it anew") from e
+        if len(names) == num_classes:
+            return list(names)
+    return list(labels.NAMES) if num_classes == labels.NUM_CLASSES else [f"class {i}" for i in range(num_classes)]
+
+
+def read_config(workdir: Path) -> ml_collections.ConfigDict:
+    """The config of a training run; settings that are newer than the run have their defaults.
+
+    Raises:
+      UserError: no run there, or its config is damaged or of a version that this one does not understand.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise UserError(f"{workdir} is no training run: it has no config.json; name the --workdir of uda_jax.main")
+    config = default_config()
+    try:
+        unknown = _fill(config, json.loads(path.read_text()))
+    except (ValueError, TypeError, AttributeError) as e:
+        raise UserError(f"{path} is not the config of a run: {e}") from e
+    # Settings of data and training that have gone since do not change what the weights are; others do.
+    vital = [name for name in unknown if name.startswith(("model.", "discriminator."))]
+    if vital:
+        raise UserError(f"{path} has settings unknown to uda_jax {uda_jax.__version__}: {', '.join(vital)}")
+    check_config(config)
+    return config
+
+
+def _fill(config: ml_collections.ConfigDict, stored: dict[str, Any], prefix: str = "") -> list[str]:
+    """Sets what is stored; returns the dotted names that the config does not have."""
+    unknown = []
+    for key, value in stored.items():
+        if key not in config:
+            unknown.append(prefix + key)
+        elif isinstance(config[key], ml_collections.ConfigDict):
+            unknown += _fill(config[key], value, f"{prefix}{key}.")
+        else:
+            config[key] = value
+    return unknown
+
+
+def find_step(workdir: Path, step: int | None = None) -> int:
+    """The newest step that has a checkpoint, or `step` if it has one.
+
+    Raises:
+      UserError: there is none.
+    """
+    directory = workdir / "checkpoints"
+    steps = sorted(ocp.utils.checkpoint_steps(directory)) if directory.is_dir() else []
+    if not steps:
+        raise UserError(f"{directory} holds no checkpoint yet; train.checkpoint_every says when a run writes one")
+    if step is not None and step not in steps:
+        raise UserError(f"{directory} has no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
+    return steps[-1] if step is None else step
+
+
+def restore_weights(workdir: Path, config: ml_collections.ConfigDict, step: int) -> TrainState:
+    """The run's state at a step with its weights as NumPy arrays, on whatever devices they were trained.
+
+    All else in the state is abstract: the optimizers' part of a checkpoint is not read.
+
+    Raises:
+      UserError: the checkpoint cannot be read or is not one of `config`.
+    """
+    path = (workdir / "checkpoints" / str(step) / "default").absolute()
+    with jax.enable_x64(True):  # so that float64 runs have their own dtype
+        state = jax.eval_shape(partial(create_state, config, build_networks(config)))
+    handler = ocp.PyTreeCheckpointHandler()
+    try:
+        stored = handler.metadata(path).tree
+        wanted = {tree: stored[tree] for tree in TREES}
+        how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+        args = ocp.args.PyTreeRestore(item=wanted, restore_args=how, partial_restore=True)
+        restored = state.replace(**handler.restore(path, args=args))
+    except (ValueError, KeyError, OSError) as e:
+        raise UserError(f"{path.parent} cannot be restored: {e}\nAnother --step may be whole.") from e
+    theirs, ours = ({path: x.shape for path, x in flatten(tree).items()} for tree in (restored, state))
+    if theirs != ours:
+        differing = [".".join(p) for p in theirs.keys() | ours.keys() if theirs.get(p) != ours.get(p)]
+        raise UserError(
+            f"{path.parent} does not fit {workdir}/config.json: {len(differing)} arrays, such as {min(differing)}, "
+            "have another shape or are in one of them alone. Was config.json replaced?"
+        )
+    return restored
+
+
+if __name__ == "__main__":
+    sys.exit(main())
