@@ -256,5 +256,7 @@ def test_jitter_changes_colours_within_its_strength_and_leaves_labels_alone():
 def test_jitter_scales_contrast_and_saturation():
     """Differences between pixels and from grey change by common factors, up to rounding."""
     image = np.random.default_rng(0).integers(60, 140, (5, 7, 3)).astype(np.uint8)
-    spreads = {round(float(augment.jitter_colours(image, (0, n), 0.3).numpy().std() / image.std()), 2) for n in range(9)}
+    spreads = {
+        round(float(augment.jitter_colours(image, (0, n), 0.3).numpy().std() / image.std()), 2) for n in range(9)
+    }
     assert len(spreads) > 5 and min(spreads) < 0.9 and max(spreads) > 1.1

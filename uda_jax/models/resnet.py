@@ -14,6 +14,7 @@ DEPTHS = {
     "resnet34": ((3, 4, 6, 3), False),
     "resnet50": ((3, 4, 6, 3), True),
     "resnet101": ((3, 4, 23, 3), True),
+    "resnet152": ((3, 8, 36, 3), True),
 }
 STRIDES = (1, 2, 1, 1)
 DILATIONS = (1, 1, 2, 4)
@@ -59,13 +60,15 @@ class ResNet(nn.Module):
             block_class = nn.remat(block_class, static_argnums=(2,))
         stages = []
         for stage, count in enumerate(blocks):
+            # A 3x3 that loses its stride sees what it saw before; Caffe's, after a strided 1x1, is dilated at once.
+            keeps = int(bottleneck and not self.stride_in_1x1 and stage > 0)
             for i in range(count):
                 x = block_class(
                     conv=conv,
                     norm=norm,
                     width=self.width * 2**stage,
                     stride=STRIDES[stage] if i == 0 else 1,
-                    dilation=DILATIONS[stage],
+                    dilation=DILATIONS[stage - keeps] if i == 0 else DILATIONS[stage],
                     project=i == 0 and (bottleneck or stage > 0 or self.stem_width != self.width),
                     stride_in_1x1=self.stride_in_1x1,
                     name=f"layer{stage + 1}_{i}",
