@@ -1,10 +1,13 @@
 """Prepares a dataset as TFRecords.
 
   python -m data_prep.build --dataset=streets --out=data --size=256x128
+  python -m data_prep.build --dataset=gta5 --raw=DIR --out=data
   python -m data_prep.build --dataset=folders --name=photos --out=data --split train=DIR --split val=DIR
 
-"streets" is drawn here and needs no download. "folders" takes your own images: .jpg / .png, and label maps as
-8-bit PNG of train ids under the same names. A DIR that holds images/ (and labels/) stands for both.
+"streets" is drawn here and needs no download. "gta5", "synthia", "cityscapes" and "visda17" are made from their
+downloads. "folders" takes your own images: .jpg / .png, and label maps as PNG of train ids (or of what
+--label_map says) under the same names. A DIR that holds images/ (and labels/) stands for both.
+docs/data.md says more. A build that was interrupted is started again by the same command.
 """
 
 import argparse
@@ -14,11 +17,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from absl import logging
 
-from uda_jax.data import labels
+from data_prep.raw import RAW_SETS
 from uda_jax.errors import UserError
+
+# What each kind of dataset understands besides --dataset, --out, --size and --workers.
+OPTIONS = {
+    "streets": ("train_images", "val_images"),
+    "folders": ("name", "split", "label_map", "encoding", "overwrite"),
+    "published": ("raw", "split", "encoding", "overwrite", "beam"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted: nothing was kept; the same command starts again", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -41,40 +53,89 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--dataset", required=True, choices=["streets", "folders"])
+    parser.add_argument("--dataset", required=True, choices=["streets", *RAW_SETS, "folders"])
     parser.add_argument("--out", required=True, help="the data directory")
-    parser.add_argument("--size", metavar="WIDTHxHEIGHT", help="stored size (streets: 256x128; folders: as it is)")
+    parser.add_argument(
+        "--size",
+        metavar="WIDTHxHEIGHT",
+        help="stored size, or 'full' for images as they are (default: streets 256x128, folders full, else published)",
+    )
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
     streets = parser.add_argument_group("streets")
-    streets.add_argument("--train_images", type=int, default=300)
-    streets.add_argument("--val_images", type=int, default=100)
-    streets.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    folders = parser.add_argument_group("folders")
-    folders.add_argument("--name", help="the dataset will be called folders/NAME")
-    folders.add_argument("--split", action="append", default=[], metavar="SPLIT=DIR|IMAGES[,LABELS]")
-    folders.add_argument("--overwrite", action="store_true", help="replace a dataset of this name")
+    streets.add_argument("--train_images", type=int)
+    streets.add_argument("--val_images", type=int)
+    files = parser.add_argument_group("published sets and folders")
+    files.add_argument("--raw", metavar="DIR", help="where the downloaded archives of a published set are unpacked")
+    files.add_argument("--name", help="folders: the dataset will be called folders/NAME")
+    files.add_argument(
+        "--split",
+        action="append",
+        default=[],
+        metavar="SPLIT=...",
+        help="folders: SPLIT=DIR or SPLIT=IMAGES[,LABELS]; published sets: SPLIT=FILE with the ids to take, one a line",
+    )
+    files.add_argument("--label_map", metavar="FILE", help="folders: YAML of what label files hold, or cityscapes, ...")
+    files.add_argument("--encoding", choices=["png", "jpeg"], help="of resized images: png (default) or jpeg, smaller")
+    files.add_argument("--overwrite", action="store_true", default=None, help="replace a dataset of this name")
+    files.add_argument("--beam", metavar="OPTIONS", help="published sets: build with Apache Beam and these options")
     return parser
 
 
 def _build(args: argparse.Namespace) -> list[str]:
     """Builds what was asked for and returns the names of the datasets written."""
-    size = None if args.size is None else parse_size(args.size)
-    if args.dataset == "streets":
-        from data_prep import streets
-
-        streets.build(
-            args.out,
-            size=size or (128, 256),
-            train_images=args.train_images,
-            val_images=args.val_images,
-            workers=args.workers,
+    kind = args.dataset if args.dataset in OPTIONS else "published"
+    every = sorted({option for options in OPTIONS.values() for option in options})
+    strange = [option for option in every if getattr(args, option) not in (None, []) and option not in OPTIONS[kind]]
+    if strange:
+        raise UserError(
+            f"--{strange[0]} does not go with --dataset={args.dataset}, which takes --{', --'.join(OPTIONS[kind])}"
         )
-        return ["streets/rendered", "streets/camera"]
-    from data_prep import folders
+    if args.workers < 1:
+        raise UserError(f"--workers={args.workers} must be at least 1")
+    size = None if args.size in (None, "full") else parse_size(args.size)
+    return {"streets": _streets, "folders": _folders, "published": _published}[kind](args, size)
+
+
+def _streets(args: argparse.Namespace, size: tuple[int, int] | None) -> list[str]:
+    from data_prep import streets
+
+    counts = {"train_images": args.train_images, "val_images": args.val_images}
+    given = {option: count for option, count in counts.items() if count is not None}
+    streets.build(args.out, size=size or (128, 256), workers=args.workers, **given)
+    return ["streets/rendered", "streets/camera"]
+
+
+def _folders(args: argparse.Namespace, size: tuple[int, int] | None) -> list[str]:
+    from data_prep import folders, label_map
 
     if not args.name or not re.fullmatch(r"\w[\w.-]*", args.name):
         raise UserError(f"--name={args.name}: folders need a name of letters, digits, '_', '-' or '.'")
-    folders.build(args.out, args.name, parse_splits(args.split), size, args.overwrite)
+    folders.build(
+        args.out,
+        args.name,
+        parse_splits(args.split),
+        size,
+        bool(args.overwrite),
+        label_map=label_map.load(args.label_map) if args.label_map else label_map.TRAIN_IDS,
+        encoding=args.encoding or "png",
+        workers=args.workers,
+    )
     return [f"folders/{args.name}"]
+
+
+def _published(args: argparse.Namespace, size: tuple[int, int] | None) -> list[str]:
+    raw = RAW_SETS[args.dataset]
+    if not args.raw or not Path(args.raw).is_dir():
+        raise UserError(f"--raw={args.raw}: expected the directory where {raw.name} is unpacked; see docs/data.md")
+    found = raw.find(Path(args.raw))
+    from data_prep import builders
+
+    if args.split:
+        found = builders.choose(found, parse_lists(args.split))
+    size = raw.default_size if args.size is None else size
+    plan = builders.raw_plan(raw, found, size, args.encoding or "png", args.workers)
+    builders.build_raw(args.out, plan, raw.name, bool(args.overwrite), args.beam)
+    return [raw.name]
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -83,6 +144,15 @@ def parse_size(text: str) -> tuple[int, int]:
     if match is None:
         raise UserError(f"--size={text}: expected WIDTHxHEIGHT in pixels, such as 256x128")
     return int(match[2]), int(match[1])
+
+
+def parse_lists(texts: Sequence[str]) -> dict[str, Path]:
+    """Split -> file of ids from "SPLIT=FILE"."""
+    pairs = [text.partition("=") for text in texts]
+    for (split, _, file), text in zip(pairs, texts, strict=True):
+        if not re.fullmatch(r"\w+", split) or not file:
+            raise UserError(f"--split {text}: expected SPLIT=FILE, a text file of ids, such as train=train.txt")
+    return {split: Path(file) for split, _, file in pairs}
 
 
 def parse_splits(texts: Sequence[str]) -> dict[str, tuple[Path, Path | None]]:
@@ -106,29 +176,24 @@ def parse_splits(texts: Sequence[str]) -> dict[str, tuple[Path, Path | None]]:
 
 def summary(data_dir: str, dataset: str) -> str:
     """What is there now: images of every split, and the pixel share per class of the labelled ones."""
-    import tensorflow_datasets as tfds
-
     from uda_jax.data import pipeline
+    from uda_jax.data.statistics import FILENAME, read_statistics
 
     builder = pipeline.open_builder(data_dir, dataset)
+    counted = (Path(builder.data_dir) / FILENAME).is_file()  # sets of older versions are not
+    published = RAW_SETS[dataset].published if dataset in RAW_SETS else {}
     lines = [f"{dataset} is ready in {builder.data_dir}"]
     for split in builder.info.splits:
         info = pipeline.describe(data_dir, dataset, split)
-        lines.append(f"  {split}: {info['count']} images, {'labelled' if info['labelled'] else 'without labels'}")
-        if info["labelled"]:
-            stored = builder.as_dataset(split=split, decoders={"image": tfds.decode.SkipDecoding()})
-            pixels = np.zeros(256, np.int64)
-            for example in tfds.as_numpy(stored):
-                pixels += np.bincount(example["label"].ravel(), minlength=256)
-            lines += _shares(pixels)
+        missing = published.get(split, 0) - info["count"]
+        note = f" of {published[split]} published" if split in published and missing else ""
+        lines.append(f"  {split}: {info['count']} images{note}, {'labelled' if info['labelled'] else 'without labels'}")
+        if info["labelled"] and counted:
+            found = read_statistics(data_dir, dataset, split)
+            total = found.pixels.sum() + found.ignored
+            named = [*zip(info["classes"], found.pixels, strict=True), ("(ignored)", found.ignored)]
+            lines += [f"    {100 * count / total:6.2f} %  {name}" for name, count in named if count]
     return "\n".join(lines)
-
-
-def _shares(pixels: np.ndarray) -> list[str]:
-    """Lines of percentages from pixel counts by train id, int [256]."""
-    names = {**dict(enumerate(labels.NAMES)), labels.IGNORE: "(ignored)"}
-    total = pixels.sum()
-    return [f"    {100 * pixels[i] / total:6.2f} %  {name}" for i, name in names.items() if pixels[i]]
 
 
 if __name__ == "__main__":

@@ -1,35 +1,43 @@
-"""What every prepared dataset stores, defined once, and the resizing that keeps labels exact."""
+"""What every prepared dataset stores, defined once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 
+from data_prep.pictures import resize_image, resize_label
+from data_prep.prepare import Prepared
 from uda_jax.data import labels
+
+__all__ = ["encoded_example", "example", "features", "metadata", "resize_image", "resize_label"]
 
 
 def features() -> tfds.features.FeaturesDict:
     """The features of one example.
 
-    image: uint8 [H, W, 3] RGB (png, or jpeg where the builder passes encoded bytes);
-    label: uint8 [H, W, 1] train ids, 255 = ignore (all 255 where the set has no labels);
+    image: uint8 [H, W, 3] RGB, as PNG or JPEG;
+    label: uint8 [h, w, 1] train ids, 255 = ignore (all 255 where the split has no labels), as PNG; of the image's
+      size, or of the raw label's where the split is for scoring;
     id: unique name of the image in its split; original_size: int32 [2], (height, width) before resizing.
     """
     return tfds.features.FeaturesDict(
         {
-            "image": tfds.features.Image(shape=(None, None, 3), dtype=np.uint8),
-            "label": tfds.features.Image(shape=(None, None, 1), dtype=np.uint8, encoding_format="png"),
-            "id": tfds.features.Text(),
-            "original_size": tfds.features.Tensor(shape=(2,), dtype=np.int32),
+            "image": tfds.features.Image(shape=(None, None, 3), dtype=np.uint8, doc="RGB"),
+            "label": tfds.features.Image(
+                shape=(None, None, 1), dtype=np.uint8, encoding_format="png", doc="train ids, 255 = ignore"
+            ),
+            "id": tfds.features.Text(doc="name of the image, unique in its split"),
+            "original_size": tfds.features.Tensor(
+                shape=(2,), dtype=np.int32, doc="(height, width) of the raw image, before resizing"
+            ),
         }
     )
 
 
-def metadata(labelled: Mapping[str, bool]) -> tfds.core.MetadataDict:
-    """What the builder's info records besides the features: which splits have labels, and the classes."""
-    return tfds.core.MetadataDict(labelled=dict(labelled), classes=list(labels.NAMES))
+def metadata(labelled: Mapping[str, bool], classes: Sequence[str] = labels.NAMES) -> tfds.core.MetadataDict:
+    """What the builder's info records besides the features: which splits have labels, and the classes by train id."""
+    return tfds.core.MetadataDict(labelled=dict(labelled), classes=list(classes))
 
 
 def example(
@@ -54,15 +62,11 @@ def example(
     }
 
 
-def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes RGB uint8 [H, W, 3] to [*size, 3]; bicubic, low-pass filtered when it shrinks."""
-    if image.shape[:2] == tuple(size):
-        return image
-    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
-
-
-def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes train ids uint8 [H, W] to [*size] by the nearest pixel, so that no id is invented."""
-    if label.shape == tuple(size):
-        return label
-    return np.asarray(Image.fromarray(label).resize(size[::-1], Image.Resampling.NEAREST))
+def encoded_example(scene: Prepared) -> dict[str, Any]:
+    """The example of a scene whose pictures are encoded already."""
+    return {
+        "image": scene.image,
+        "label": scene.label,
+        "id": scene.name,
+        "original_size": np.array(scene.original_size, np.int32),
+    }

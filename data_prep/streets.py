@@ -1,18 +1,19 @@
 """The embedded street scenes as a TFDS dataset: "streets/rendered" and "streets/camera"."""
 
 import dataclasses
-import multiprocessing
 import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from itertools import repeat
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from data_prep.builders import CountedBuilder
 from data_prep.features import example, features, metadata
+from data_prep.prepare import in_parallel
+from uda_jax.data import labels, statistics
 from uda_jax.data.streets import generate
 
 SPLITS = ("train", "val")
@@ -36,15 +37,13 @@ DESCRIPTIONS = {
 }
 
 
-class Streets(tfds.core.GeneratorBasedBuilder):
+class Streets(CountedBuilder):
     """Procedural street scenes with exact labels, drawn on the spot; nothing is downloaded.
 
     There are no BUILDER_CONFIGS: TFDS refuses to change the size or count of a config that it knows by name.
     """
 
     name = "streets"
-    VERSION = tfds.core.Version("1.0.0")
-    url_infos = None  # nothing is downloaded (and TFDS 4.9.10 needs importlib_resources to look for checksums)
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -64,6 +63,8 @@ class Streets(tfds.core.GeneratorBasedBuilder):
         scenes = draw(config.name, range(first, first + count), config.size, config.workers)
         for k, (image, label) in enumerate(scenes):
             name = f"{split}_{k:06d}"
+            before = self.statistics.get(split, statistics.empty(labels.NUM_CLASSES))
+            self.statistics[split] = statistics.add(before, statistics.of_label(label, labels.NUM_CLASSES))
             yield name, example(name, image, label)
 
 
@@ -71,14 +72,7 @@ def draw(
     domain: str, seeds: range, size: tuple[int, int], workers: int | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields the (image, label) of each seed in order, drawn by `workers` processes (None: one a core)."""
-    workers = workers or os.cpu_count() or 1
-    if workers == 1:
-        yield from (generate(domain, seed, size) for seed in seeds)
-        return
-    # "spawn": a forked child would inherit TensorFlow's threads in an unknown state.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context) as pool:
-        yield from pool.map(generate, repeat(domain), seeds, repeat(size), chunksize=8)
+    yield from in_parallel(partial(generate, domain, size=size), seeds, workers or os.cpu_count() or 1)
 
 
 def build(
@@ -97,7 +91,7 @@ def build(
       val_images: scenes in its split "val".
       workers: processes that draw; None means one a core.
     """
-    how = tfds.download.DownloadConfig(num_shards=SHARDS)
+    how = tfds.download.DownloadConfig(num_shards=SHARDS, try_download_gcs=False)
     for domain, description in DESCRIPTIONS.items():
         config = StreetsConfig(
             name=domain,

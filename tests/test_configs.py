@@ -36,6 +36,14 @@ def test_config(name: str) -> None:
     assert all(np.isfinite(v) for v in metrics.values())
 
 
+def test_synthia_is_scored_on_its_sixteen_classes() -> None:
+    for method, steps in (("adaptsegnet", 150_000), ("minent", 90_000), ("advent", 90_000)):
+        config = importlib.import_module(f"configs.synthia_to_cityscapes_{method}").get_config()
+        assert (config.method, config.train.steps, config.data.source.size) == (method, steps, (760, 1280))
+        assert config.eval.classes == (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18)
+        assert (config.data.source.dataset, config.data.target.dataset) == ("synthia", "cityscapes")
+
+
 def test_the_published_recipe() -> None:
     """The constants that make the number, spelled out once more and independently."""
     config = importlib.import_module("configs.gta5_to_cityscapes_adaptsegnet").get_config()

@@ -15,6 +15,7 @@ from PIL import Image
 
 from data_prep import build, folders
 from uda_jax.data import pipeline
+from uda_jax.data.statistics import read_statistics
 from uda_jax.errors import UserError
 
 HEIGHT, WIDTH = 12, 16
@@ -126,8 +127,7 @@ BAD_LABELS = {
     ),
     "label ids": (label_map(26), None, r"a.png has label values 26: .*look like Cityscapes labelIds"),
     "other values": (label_map(77), None, r"a.png has label values 77: expected train ids 0..18 or 255"),
-    "RGB": (NOISE, None, r"a.png is an image of mode RGB"),
-    "grey with alpha": (label_map(), "LA", r"a.png is an image of mode LA"),
+    "colours": (NOISE, None, r"a.png is a coloured label picture: .*train ids 0..18 .*or --label_map=FILE"),
 }
 
 
@@ -181,29 +181,101 @@ def test_an_existing_set_is_kept_unless_overwritten_by_a_whole_one(raw, tmp_path
     assert (stored(tmp_path)["a"]["label"] == 9).all()
 
 
-def test_a_killed_build_leaves_nothing_readable_and_can_be_run_again(raw, tmp_path):
+PROC = pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="looks for processes in /proc")
+
+
+def start_build(raw: Path, out: Path) -> subprocess.Popen:
+    """A build of 400 images by two workers in a session of its own, which has begun to write."""
     for number in range(400):
         write(raw / "images" / f"{number}.jpg", NOISE)
-    command = [
-        sys.executable,
-        "-m",
-        "data_prep.build",
-        "--dataset=folders",
-        "--name=mine",
-        f"--out={tmp_path}",
-    ]
-    command += ["--split", f"train={raw / 'images'}", "--size=640x480"]  # large, so that it takes a while
-    process = subprocess.Popen(command, cwd=Path(build.__file__).parents[1], stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "data_prep.build", "--dataset=folders", "--name=mine", f"--out={out}"]
+    command += [
+        "--split",
+        f"train={raw / 'images'}",
+        "--size=640x480",
+        "--workers=2",
+    ]  # large, so that it takes a while
+    root = Path(build.__file__).parents[1]
+    process = subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, start_new_session=True)
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("folders/mine/.building-*/**/incomplete*")) and time.monotonic() < deadline:
-        assert process.poll() is None
+    scratch = out / "folders" / "mine"
+    while not list(scratch.glob(".building-*/**/*incomplete*")) or len(children(process.pid)) < 2:
+        assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    return process
+
+
+def children(pid: int) -> list[int]:
+    """The processes that `pid` started, but for the resource tracker of multiprocessing."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@PROC
+def test_a_killed_build_leaves_nothing_readable_and_can_be_run_again(raw, tmp_path):
+    process = start_build(raw, tmp_path)
+    workers = children(process.pid)
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 60
+    while any(map(alive, workers)):  # they end by themselves
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     with pytest.raises(UserError, match="no prepared dataset"):
         pipeline.open_builder(str(tmp_path), "folders/mine")
+    scratch = tmp_path / "folders" / "mine"
+    assert list(scratch.glob(".building-*"))
     folders.build(tmp_path, "mine", {"train": (raw / "images" / "town", None)})
     assert set(stored(tmp_path)) == {"b"}
+    assert not list(scratch.glob(".building-*"))
+
+
+@PROC
+def test_ctrl_c_ends_a_build_with_a_message(raw, tmp_path):
+    process = start_build(raw, tmp_path)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it too
+    error = process.communicate()[1].decode()
+    assert process.returncode == 130
+    assert "the same command starts again" in error and "Traceback" not in error
+    assert list((tmp_path / "folders" / "mine").iterdir()) == []
+
+
+def test_a_label_map_gives_other_classes(raw, tmp_path, capsys):
+    (tmp_path / "map.yaml").write_text(
+        'classes: [street, Bäume]\nids: {7: street, 0: ignore}\ncolors: {"#6b8e23": Bäume, "0, 0, 0": ignore}'
+    )
+    write(raw / "labels" / "a.png", label_map(7))
+    write(raw / "labels" / "town" / "b.png", np.full((HEIGHT, WIDTH, 3), (107, 142, 35), np.uint8))
+    arguments = ["--dataset=folders", "--name=mine", f"--out={tmp_path}", f"--label_map={tmp_path / 'map.yaml'}"]
+    assert build.main([*arguments, f"--split=train={raw}", f"--split=bare={raw / 'images'}", "--workers=1"]) == 0
+    report = capsys.readouterr().out
+    assert "50.00 %  street" in report and "50.00 %  Bäume" in report and "bare: 2 images, without labels" in report
+    assert pipeline.describe(str(tmp_path), "folders/mine", "train")["classes"] == ["street", "Bäume"]
+    assert (stored(tmp_path)["a"]["label"] == 0).all() and (stored(tmp_path)["town/b"]["label"] == 1).all()
+    counts = read_statistics(str(tmp_path), "folders/mine", "train")
+    assert counts.pixels.tolist() == [HEIGHT * WIDTH] * 2 and counts.images_with.tolist() == [1, 1]
+
+
+def test_names_may_have_spaces_and_letters_of_any_language(tmp_path):
+    root = tmp_path / "Straßen bilder"
+    write(root / "images" / "città 1" / "zebra é 街.jpg", NOISE)
+    write(root / "labels" / "città 1" / "zebra é 街.png", label_map(1))
+    make(root, tmp_path)
+    assert set(stored(tmp_path)) == {"città 1/zebra é 街"}
+
+
+def test_grey_labels_with_alpha_are_read_as_ids(raw, tmp_path):
+    write(raw / "labels" / "a.png", label_map(4), "LA")
+    make(raw, tmp_path)
+    assert (stored(tmp_path)["a"]["label"] == 4).all()
 
 
 def test_command_line_builds_and_reports(raw, tmp_path, capsys):

@@ -35,11 +35,9 @@ def label_colors(names: Sequence[str]) -> dict[str, str]:
 
 
 def class_colors(classes: Sequence[str]) -> dict[str, str]:
-    """Hex colour by class name: the Cityscapes colour, or the palette's by position for other names."""
-    known = {c.name: c.color for c in labels.CLASSES}
-    palette = labels.palette()
-    rgb = {name: known.get(name, tuple(palette[i % 256])) for i, name in enumerate(classes)}
-    return {name: "#{:02x}{:02x}{:02x}".format(*color) for name, color in rgb.items()}
+    """Hex colour by class name, as in the sample pictures."""
+    palette = labels.palette(classes)
+    return {name: "#{:02x}{:02x}{:02x}".format(*palette[i]) for i, name in enumerate(classes)}
 
 
 def curve_keys(metrics: Mapping[str, Sequence[Lines]]) -> list[str]:
@@ -126,7 +124,8 @@ def strips(samples: Mapping[str, Path], classes: Sequence[str]) -> Figure | None
       UserError: a picture cannot be read.
     """
     ids = sorted({p.name.removesuffix("_image.png") for d in samples.values() for p in d.glob("*_image.png")})
-    grid = [_strip(samples, name) for name in ids[:MAX_STRIPS]]
+    palette = labels.palette(classes)
+    grid = [_strip(samples, name, palette) for name in ids[:MAX_STRIPS]]
     if not grid:
         return None
     titles = ["image", "truth", *samples]
@@ -150,25 +149,25 @@ def strips(samples: Mapping[str, Path], classes: Sequence[str]) -> Figure | None
     return figure
 
 
-def _strip(samples: Mapping[str, Path], name: str) -> list[np.ndarray | None]:
+def _strip(samples: Mapping[str, Path], name: str, palette: np.ndarray) -> list[np.ndarray | None]:
     """One row of cells, uint8 [H, W, 3] each; image and truth come from the first label that has them."""
 
     def first(kind: str) -> np.ndarray | None:
         found = (d / f"{name}_{kind}.png" for d in samples.values())
-        return next((_pixels(path) for path in found if path.is_file()), None)
+        return next((_pixels(path, palette) for path in found if path.is_file()), None)
 
-    predictions = [_pixels(d / f"{name}_prediction.png") for d in samples.values()]
+    predictions = [_pixels(d / f"{name}_prediction.png", palette) for d in samples.values()]
     return [first("image"), first("truth"), *predictions]
 
 
-def _pixels(path: Path) -> np.ndarray | None:
-    """RGB uint8 [H, W, 3] of a picture, None if there is no such file; grey label maps get the palette."""
+def _pixels(path: Path, palette: np.ndarray) -> np.ndarray | None:
+    """RGB uint8 [H, W, 3] of a picture, None if there is no such file; grey label maps get the palette [256, 3]."""
     if not path.is_file():
         return None
     try:
         with Image.open(path) as picture:
             if picture.mode == "L" and not path.name.endswith("_image.png"):
-                return labels.palette()[np.asarray(picture)]
+                return palette[np.asarray(picture)]
             return np.asarray(picture.convert("RGB"))
     except OSError as error:
         raise UserError(f"{path}: not a readable picture ({error}); delete it or run again") from None

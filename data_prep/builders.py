@@ -1,0 +1,288 @@
+"""What all builders share: a plan of scenes -> TFRecords with class statistics, whole or not at all."""
+
+import contextlib
+import errno
+import fcntl
+import importlib
+import io
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from data_prep import features
+from data_prep.prepare import Recipe, in_parallel, prepare
+from data_prep.raw import RawSet, Scene, first
+from uda_jax.data import labels, statistics
+from uda_jax.data.statistics import Statistics
+from uda_jax.errors import UserError
+
+SCRATCH = ".building-"
+
+
+class Plan(NamedTuple):
+    """What to build: the scenes of every split, how each split is stored, and the classes by train id."""
+
+    scenes: Mapping[str, list[Scene]]
+    recipes: Mapping[str, Recipe]
+    classes: tuple[str, ...]
+    workers: int = 1
+
+    def labelled(self) -> dict[str, bool]:
+        return {split: all(label is not None for _, _, label in scenes) for split, scenes in self.scenes.items()}
+
+
+class CountedBuilder(tfds.core.GeneratorBasedBuilder):
+    """A builder that leaves class_statistics.json beside its records; `statistics` is filled while it generates."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    url_infos = None  # nothing is downloaded (and TFDS 4.9.10 needs importlib_resources to look for checksums)
+    statistics: dict[str, Statistics]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Stays out of TFDS's registry, which has a "cityscapes" of its own."""
+        super().__init_subclass__(skip_registration=True, **options)  # type: ignore[call-arg]
+
+    def _download_and_prepare(
+        self, dl_manager: tfds.download.DownloadManager, download_config: tfds.download.DownloadConfig
+    ) -> None:
+        self.statistics = {}
+        super()._download_and_prepare(dl_manager, download_config)
+        self._check_statistics()
+        # The directory is still the temporary one here: the file appears together with the records.
+        text = statistics.file_text(self.info.metadata["classes"], self.statistics)
+        (self.data_path / statistics.FILENAME).write_text(text)
+
+    def _check_statistics(self) -> None:
+        """Raises UserError where the counts show that the labels cannot be meant."""
+
+
+class SceneBuilder(CountedBuilder):
+    """Builds a `Plan`."""
+
+    plan: Plan | None
+
+    def __init__(self, *, plan: Plan | None = None, **options: Any) -> None:
+        self.plan = plan
+        super().__init__(**options)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        plan = self.plan or Plan({}, {}, ())
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=" ".join((type(self).__doc__ or "").split()),
+            features=features.features(),
+            metadata=features.metadata(plan.labelled(), plan.classes),
+        )
+
+    def _make_plan(self, dl_manager: tfds.download.DownloadManager) -> Plan:
+        raise UserError(f"{self.name} needs a plan: build it with python -m data_prep.build")
+
+    def _download_and_prepare(
+        self, dl_manager: tfds.download.DownloadManager, download_config: tfds.download.DownloadConfig
+    ) -> None:
+        plan = self.plan = self.plan or self._make_plan(dl_manager)
+        self.info.metadata.update(features.metadata(plan.labelled(), plan.classes))
+        self._use_beam = bool(download_config.beam_runner or download_config.beam_options)
+        super()._download_and_prepare(dl_manager, download_config)
+
+    def _check_statistics(self) -> None:
+        if self._use_beam:
+            from data_prep import beam
+
+            self.statistics = beam.collect(self.data_path, self._planned())
+        for split, counts in self.statistics.items():
+            if not counts.pixels.sum():
+                raise UserError(
+                    f"{self.name} ({split}): all pixels of all its labels are ignored. Are they its labels?"
+                )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        if not self._use_beam:
+            return {split: self._generate_examples(split) for split in self._planned().scenes}
+        from data_prep import beam
+
+        return {split: beam.Examples(self._planned(), split, self.data_path) for split in self._planned().scenes}
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        plan, warnings = self._planned(), []
+        scenes, counts = plan.scenes[split], statistics.empty(len(plan.classes))
+        prepared = in_parallel(partial(prepare, recipe=plan.recipes[split]), scenes, plan.workers)
+        for scene in tqdm(prepared, total=len(scenes), desc=f"{self.name} {split}", unit=" images"):
+            if scene.statistics is not None:
+                counts = self.statistics[split] = statistics.add(counts, scene.statistics)
+            warnings += [scene.warning] if scene.warning else []
+            yield scene.name, features.encoded_example(scene)
+        if warnings:
+            print(f"warning: {len(warnings)} labels are not of their image's size:\n{first(warnings)}", file=sys.stderr)
+
+    def _planned(self) -> Plan:
+        assert self.plan is not None
+        return self.plan
+
+
+class RawBuilder(SceneBuilder):
+    """Builds a published set; `tfds build data_prep/NAME.py --manual_dir=RAW` works too, at the published size."""
+
+    raw: ClassVar[RawSet]
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "Unpack the archives below --manual_dir as docs/data.md shows."
+
+    def _make_plan(self, dl_manager: tfds.download.DownloadManager) -> Plan:
+        return raw_plan(self.raw, self.raw.find(Path(dl_manager.manual_dir)), self.raw.default_size)
+
+    def _check_statistics(self) -> None:
+        super()._check_statistics()
+        for split, counts in self.statistics.items():
+            if not counts.pixels[labels.NAMES.index("light") :].sum():
+                raise UserError(
+                    f"{self.name} ({split}): no sky, vegetation, person or car in {counts.images} images. These labels "
+                    "look like train ids, not like the ids of the download. Take the published label files, or build "
+                    "with --dataset=folders --label_map=train."
+                )
+
+
+def raw_plan(
+    raw: RawSet,
+    scenes: Mapping[str, list[Scene]],
+    size: tuple[int, int] | None,
+    encoding: str = "png",
+    workers: int | None = None,
+) -> Plan:
+    """The plan of a published set.
+
+    Args:
+      scenes: from `raw.find`.
+      size: (height, width) to store; None: as they are.
+      encoding: "png" or "jpeg", of the images that are resized.
+      workers: processes; None means one a core.
+    """
+    recipe = Recipe(partial(read_raw_label, raw), len(raw.names), size, encoding, mixed_sizes=raw.mixed_sizes)
+    recipes = {split: recipe._replace(full_labels=split in raw.full_label_splits) for split in scenes}
+    return Plan(scenes, recipes, raw.names, workers or os.cpu_count() or 1)
+
+
+def read_raw_label(raw: RawSet, path: Path) -> Any:
+    """The train ids of a label file of `raw`, uint8 [H, W]; raises UserError for ids that the set does not have."""
+    train_ids, unknown = raw.to_train_ids(raw.read_label(path))
+    if unknown:
+        raise UserError(
+            f"{path} has label ids {', '.join(map(str, unknown[:10]))}, which {raw.name} does not have. Is it another "
+            f"data set's? python -m data_prep.verify --dataset={raw.name} --raw=... looks at all files."
+        )
+    return train_ids
+
+
+def choose(scenes: Mapping[str, list[Scene]], lists: Mapping[str, Path]) -> dict[str, list[Scene]]:
+    """New splits from text files that list ids, one a line.
+
+    Raises:
+      UserError: a list is missing or empty, or names an id that is not among the scenes.
+    """
+    known = {scene[0]: scene for found in scenes.values() for scene in found}
+    chosen = {}
+    for split, path in lists.items():
+        if not path.is_file():
+            raise UserError(f"--split {split}={path}: no such file; expected a text file of ids, one a line")
+        names = path.read_text(encoding="utf-8").split("\n")
+        names = [name.strip() for name in names if name.strip()]
+        missing = [name for name in names if name not in known]
+        if missing or not names:
+            examples = ", ".join(list(known)[:3])
+            raise UserError(
+                f"{path}: {len(missing)} of {len(names)} ids are not in the data set; ids look like {examples}\n"
+                f"{first(missing)}"
+            )
+        chosen[split] = [known[name] for name in sorted(set(names))]
+    return chosen
+
+
+def build_raw(out: str | Path, plan: Plan, name: str, overwrite: bool = False, beam: str | None = None) -> Path:
+    """Writes `<out>/<name>/1.0.0` and returns it; see `write`.
+
+    Args:
+      plan: from `raw_plan`.
+      name: a key of `RAW_SETS`.
+      beam: Apache Beam's command-line options, such as "--runner=DirectRunner"; None builds without Beam.
+    """
+    module = importlib.import_module(f"data_prep.{name}")
+    builder = getattr(module, name.capitalize())
+    options = None if beam is None else _beam_options(beam)
+    target = Path(out) / name / str(builder.VERSION)
+    return write(lambda scratch: builder(data_dir=scratch, plan=plan), target, overwrite, options)
+
+
+def _beam_options(text: str) -> Any:
+    try:
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        raise UserError('--beam needs Apache Beam: pip install "uda_jax[beam]" (or pip install apache-beam)') from error
+    return PipelineOptions(text.split())
+
+
+def write(
+    make: Callable[[str], tfds.core.DatasetBuilder],
+    target: Path,
+    overwrite: bool = False,
+    beam_options: Any = None,
+) -> Path:
+    """Builds into a scratch directory beside `target` and renames it when it is complete.
+
+    What an interrupted build left is removed first. Readers see the old set, or none, until the new one is whole.
+
+    Args:
+      make: scratch data directory -> builder.
+      target: `<data_dir>/<dataset>/<version>`.
+      overwrite: replace what is there.
+      beam_options: Apache Beam's PipelineOptions, to build with Beam.
+    Raises:
+      UserError: the set exists and `overwrite` is false, or another process builds it right now.
+    """
+    if target.exists() and not overwrite:
+        raise UserError(f"{target} exists. Give --overwrite to replace it, or choose another --name or --out.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    how = tfds.download.DownloadConfig(try_download_gcs=False, beam_options=beam_options)
+    with alone(target.parent), tempfile.TemporaryDirectory(prefix=SCRATCH, dir=target.parent) as scratch:
+        builder = make(scratch)
+        tfds.disable_progress_bar()  # the builder has a bar of its own
+        with contextlib.redirect_stdout(io.StringIO()):  # it would praise the scratch directory
+            _generate(builder, how)
+        if target.exists():
+            target.rename(Path(scratch) / "old")
+        Path(builder.data_dir).rename(target)
+    return target
+
+
+def _generate(builder: tfds.core.DatasetBuilder, how: tfds.download.DownloadConfig) -> None:
+    """Writes the records; raises UserError where the disk is full, however that was put."""
+    try:
+        builder.download_and_prepare(download_config=how, file_format="tfrecord")
+    except Exception as error:  # TFDS wraps Python's and TensorFlow's errors in several of its own
+        if os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        raise UserError(
+            f"no space left for {builder.data_dir}; nothing was kept. Free some (while a set is written it takes about "
+            "twice its size), give a smaller --size, or --encoding=jpeg."
+        ) from error
+
+
+@contextlib.contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Holds a lock on a directory, which ends with the process, and removes what killed builds left in it."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is building in {directory}: wait for it, or stop it") from None
+        for left in directory.glob(f"{SCRATCH}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        yield
+    finally:
+        os.close(handle)

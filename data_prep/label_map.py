@@ -1,0 +1,198 @@
+"""What the values of label files mean: ids or colours -> train ids, for any classes.
+
+A label map is a YAML (or JSON) file; docs/data.md explains it:
+
+    classes: [road, building, car]   # train ids 0, 1, 2
+    ids: {7: road, 11: building, 26: car, 0: ignore}
+    colors: {"#804080": road, "70, 70, 70": building}
+    other: ignore                    # values that are not listed; without this line they are an error
+"""
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from data_prep.pictures import Values, grey_ids, pack, read_values, unpack
+from data_prep.raw import lookup
+from uda_jax.data import labels
+from uda_jax.errors import UserError
+
+KEYS = ("classes", "ids", "colors", "other")
+MAX_CLASSES = labels.IGNORE
+
+
+class LabelMap(NamedTuple):
+    """Classes by train id, and the train id (255: ignored) of every id and of every packed colour.
+
+    `other` is 255 where values that are not listed are ignored, and None where they are an error.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    ids: Mapping[int, int]
+    colors: Mapping[int, int]
+    other: int | None = None
+    first_channel: bool = False
+
+
+def _published(name: str) -> LabelMap:
+    table = sorted(labels.TABLES[name], key=lambda label: -label.train_id)
+    ids = {label.id: label.train_id for label in table}
+    colors = {} if name == "synthia" else {pack(label.color): label.train_id for label in table}
+    return LabelMap(name, labels.NAMES, ids, colors, first_channel=name == "synthia")
+
+
+TRAIN_IDS = _published("train")._replace(colors={})  # what label files hold where no label map is given
+
+
+def load(text: str) -> LabelMap:
+    """The label map of a file, or the published one of "cityscapes", "gta5", "synthia" or "train".
+
+    Raises:
+      UserError: no such file, or not a label map; names the entry and what was expected.
+    """
+    if text in labels.TABLES:
+        return _published(text)
+    path = Path(text)
+    if not path.is_file():
+        names = ", ".join(labels.TABLES)
+        raise UserError(f"--label_map={text}: no such file. Expected a YAML file, or one of {names}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from error
+    return parse(content, str(path))
+
+
+def parse(content: Any, name: str) -> LabelMap:
+    """A label map from the parsed file `name`; raises UserError as `load`."""
+    if not isinstance(content, dict) or "classes" not in content or not ({"ids", "colors"} & set(content)):
+        raise UserError(f"{name}: expected 'classes', and 'ids' or 'colors' or both; see docs/data.md")
+    strange = [key for key in content if key not in KEYS]
+    if strange:
+        near = difflib.get_close_matches(str(strange[0]), KEYS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"{name}: unknown entry {strange[0]!r}, expected {', '.join(KEYS)}{hint}")
+    classes = _classes(content["classes"], name)
+    other = content.get("other")
+    if other not in (None, "ignore", labels.IGNORE):
+        raise UserError(f"{name}: other: {other!r}, expected ignore, or no such entry")
+    return LabelMap(
+        name,
+        classes,
+        {_id(key, name): _train_id(value, classes, name) for key, value in _entries(content, "ids", name)},
+        {_color(key, name): _train_id(value, classes, name) for key, value in _entries(content, "colors", name)},
+        None if other is None else labels.IGNORE,
+    )
+
+
+def _classes(value: Any, name: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) and item.strip() for item in value) or not value:
+        raise UserError(f"{name}: classes: {value!r}, expected a list of names (in quotes where YAML sees no text)")
+    if len(set(value)) < len(value) or "ignore" in value:
+        raise UserError(f"{name}: classes: {value!r}, expected different names, none of them 'ignore'")
+    if len(value) > MAX_CLASSES:
+        raise UserError(f"{name}: {len(value)} classes, but train ids end at {MAX_CLASSES - 1}")
+    return tuple(value)
+
+
+def _entries(content: Mapping[str, Any], key: str, name: str) -> list[tuple[Any, Any]]:
+    found = content.get(key) or {}
+    if not isinstance(found, dict):
+        raise UserError(f"{name}: {key}: {found!r}, expected entries such as 7: road")
+    return list(found.items())
+
+
+def _id(key: Any, name: str) -> int:
+    try:
+        return int(key)  # JSON has text for keys
+    except (TypeError, ValueError):
+        raise UserError(f"{name}: ids: {key!r} is no whole number") from None
+
+
+def _color(key: Any, name: str) -> int:
+    """The packed colour of "#804080" or "128, 64, 128"."""
+    text = str(key).strip()
+    if re.fullmatch(r"#[0-9a-fA-F]{6}", text):
+        return int(text[1:], 16)
+    parts = re.fullmatch(r"(\d+)\s*,\s*(\d+)\s*,\s*(\d+)", text)
+    if parts is None or max(map(int, parts.groups())) > 255:
+        raise UserError(f'{name}: colors: {key!r}, expected "#804080" or "128, 64, 128" (with the quotes)')
+    return pack((int(parts[1]), int(parts[2]), int(parts[3])))
+
+
+def _train_id(value: Any, classes: tuple[str, ...], name: str) -> int:
+    """The train id that a class name, a train id or "ignore" stands for."""
+    if value == "ignore" or value == labels.IGNORE:
+        return labels.IGNORE
+    if value in classes:
+        return classes.index(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(classes):
+        return value
+    near = difflib.get_close_matches(str(value), classes, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise UserError(f"{name}: {value!r} is neither one of the classes {', '.join(classes)} nor ignore{hint}")
+
+
+def read_train_ids(path: Path, label_map: LabelMap) -> np.ndarray:
+    """The train ids of a label file, uint8 [H, W].
+
+    Raises:
+      UserError: not readable, coloured where ids are expected or the reverse, or with values that are not listed.
+    """
+    values, train_ids, unknown = convert(path, label_map)
+    if unknown:
+        raise UserError(_unknown(path, values, label_map, unknown))
+    return train_ids
+
+
+def convert(path: Path, label_map: LabelMap) -> tuple[Values, np.ndarray, list[int]]:
+    """(what a label file holds, its train ids uint8 [H, W], the values or colours that should be listed).
+
+    Raises:
+      UserError: not readable, or coloured where ids are expected or the reverse.
+    """
+    values = read_values(path, label_map.first_channel)
+    if values.colored:
+        grey = grey_ids(values.values)
+        if grey is not None and label_map.ids and lookup(values.values, label_map.colors, 0)[1]:
+            values = Values(grey, False)
+    table = label_map.colors if values.colored else label_map.ids
+    if not table:
+        raise UserError(_wrong_kind(path, values, label_map))
+    train_ids, unknown = lookup(values.values, table, labels.IGNORE)
+    return values, train_ids.astype(np.uint8), unknown if label_map.other is None else []
+
+
+def _wrong_kind(path: Path, values: Values, label_map: LabelMap) -> str:
+    if values.colored:
+        return (
+            f"{path} is a coloured label picture: expected an 8-bit single-channel PNG of {_expected(label_map)}, "
+            "or --label_map=FILE with the class of each of its colours."
+        )
+    return f"{path} holds ids, but {label_map.name} lists colours alone: give it the class of each id."
+
+
+def _unknown(path: Path, values: Values, label_map: LabelMap, unknown: list[int]) -> str:
+    shown = [str(unpack(value)) if values.colored else str(value) for value in unknown]
+    more = f" and {len(shown) - 10} more" if len(shown) > 10 else ""
+    what = "colours" if values.colored else "values"
+    hint = ""
+    if label_map.name == "train" and not values.colored:
+        cityscapes = {label.id for label in labels.GTA5}
+        if set(np.unique(values.values).tolist()) <= cityscapes:
+            hint = " These look like Cityscapes labelIds, not train ids: give --label_map=cityscapes."
+    elif label_map.name != "train":
+        hint = f" List them in {label_map.name}, or add the line 'other: ignore'."
+    return f"{path} has label {what} {', '.join(shown[:10])}{more}: expected {_expected(label_map)}.{hint}"
+
+
+def _expected(label_map: LabelMap) -> str:
+    if label_map.name == "train":
+        return f"train ids 0..{labels.NUM_CLASSES - 1} or {labels.IGNORE} (ignore)"
+    return f"what {label_map.name} lists"
