@@ -49,11 +49,11 @@ def predict(arrays: dict[str, np.ndarray], model: dict[str, Any], image: np.ndar
         if f"conv{i}.weight" in arrays:
             x = np.maximum(norm(conv(x, f"conv{i}", 2), f"bn{i}"), 0)
     x = pool(x) if model["stem"] == "imagenet" else x
-    for stage, (stride, dilation) in enumerate(((1, 1), (2, 1), (1, 2), (1, 4)), 1):
-        i = 0
-        while f"layer{stage}.{i}.conv1.weight" in arrays:
-            x = block(x, f"layer{stage}.{i}", stride if i == 0 else 1, dilation)
-            i += 1
+    late = "layer1.0.conv3.weight" in arrays and not model["stride_in_1x1"]  # a stage's first 3x3 is dilated later
+    for stage, (stride, dilation, before) in enumerate(((1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 4, 2)), 1):
+        x = block(x, f"layer{stage}.0", stride, before if late else dilation)
+        for i in range(1, sum(name.startswith(f"layer{stage}.") and name.endswith(".conv1.weight") for name in arrays)):
+            x = block(x, f"layer{stage}.{i}", 1, dilation)
     heads = [(f"head.{i}", rate) for i, rate in enumerate(model["dilations"])]
     x = sum(conv(x, name, 1, rate) + arrays[f"{name}.bias"][:, None, None] for name, rate in heads)
     return np.einsum("Hh,chw,Ww->cHW", resize(x.shape[1], image.shape[0]), x, resize(x.shape[2], image.shape[1]))

@@ -5,7 +5,6 @@ The oracle is source-only training on `config.data.oracle`, the labelled target:
 besides evaluation.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from uda_jax import cli
-from uda_jax.config import claim_workdir
+from uda_jax.config import is_finished
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Gets one directory a seed and run, and report.html.")
@@ -29,15 +28,6 @@ def contenders(config: ml_collections.ConfigDict) -> dict[str, ml_collections.Co
     oracle.data.source = oracle.data.oracle
     runs = {"source-only": source_only, config.method: config, "oracle": oracle}
     return {label: run for label, run in runs.items() if label != "source_only"}
-
-
-def is_done(run: ml_collections.ConfigDict, directory: Path) -> bool:
-    """Whether `directory` holds this very run, trained to the end and evaluated."""
-    evaluation = directory / "evaluation.json"
-    if not evaluation.exists():
-        return False
-    claim_workdir(directory, run)
-    return bool(json.loads(evaluation.read_text())["step"] >= run.train.steps)
 
 
 def compare(config: ml_collections.ConfigDict, workdir: Path, seeds: int = 1) -> dict[str, list[Path]]:
@@ -56,7 +46,7 @@ def compare(config: ml_collections.ConfigDict, workdir: Path, seeds: int = 1) ->
             directories.setdefault(label, []).append(directory)
             run = run.copy_and_resolve_references()
             run.seed = seed
-            if is_done(run, directory):
+            if is_finished(directory, run):
                 continue
             state = train(run, directory)
             if int(state.step) < run.train.steps:

@@ -189,6 +189,7 @@ def test_trajectory(file: str, variant: str) -> None:
             check_state(file, variant, i, before, state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("file", "variant"), TRAJECTORIES[:1])
 def test_whole_step(file: str, variant: str) -> None:
     """The first iteration as training runs it, in one program."""
