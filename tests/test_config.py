@@ -22,6 +22,7 @@ def test_the_default_is_valid_and_locked() -> None:
         ("method", "adaptsegnett", "did you mean 'adaptsegnet'"),
         ("model.backbone", "resnet110", "did you mean 'resnet101'"),
         ("optimizer.variant", "torch", "did you mean 'torch2'"),
+        ("apoda.attack", "sing", "did you mean 'sign'"),
         ("train.log_every", 0, "must be at least 1"),
         ("train.steps", 300_000, "schedule_steps"),
     ],

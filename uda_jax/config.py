@@ -23,7 +23,7 @@ CHOICES = {
     "optimizer.variant": ("dedup", "torch2", "legacy"),
     "adaptsegnet.gan": ("vanilla", "least_squares"),
     "advent.gan": ("vanilla", "least_squares"),
-}
+} | {f"apoda.{name}": choices for name, choices in METHODS["apoda"].CHOICES.items()}
 # Settings that a run may be resumed with although they differ: they do not change what a step computes.
 FREE_TO_CHANGE = ("train.steps", "train.log_every", "train.eval_every", "train.checkpoint_every", "train.keep")
 

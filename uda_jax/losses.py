@@ -65,5 +65,18 @@ def entropy_loss(p: jax.Array) -> jax.Array:
     return weighted_self_information(p).sum(-1).mean()
 
 
+def divergence(logits: jax.Array, reference: jax.Array, kind: str) -> jax.Array:
+    """How far predictions are from reference predictions: the mean over the pixels of a distance of their softmax.
+
+    Args:
+      logits, reference: [B, H, W, classes].
+      kind: "l2", the squared L2 distance, or "kl", KL(reference || prediction) in nats.
+    """
+    log_p, log_q = jax.nn.log_softmax(_full(reference)), jax.nn.log_softmax(_full(logits))
+    if kind == "l2":
+        return jnp.square(jnp.exp(log_q) - jnp.exp(log_p)).sum(-1).mean()
+    return (jnp.exp(log_p) * (log_p - log_q)).sum(-1).mean()
+
+
 def _full(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))

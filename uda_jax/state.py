@@ -33,13 +33,12 @@ def create_state(config: ml_collections.ConfigDict, networks: Networks) -> Train
     """A fresh state from `config.seed`; a pure function, to be jitted or given to `jax.eval_shape`."""
     key, key_d = jax.random.split(jax.random.key(config.seed))
     images = jnp.zeros((1, *config.data.source.size, 3), jnp.uint8)
-    variables = networks.segmenter.init(key, images, train=False)
-    levels = METHODS[config.method].discriminators(config)
-    maps = jnp.zeros((1, *config.data.source.size, config.model.num_classes), jnp.float32)
-    discriminator_params = {
-        level: networks.discriminator.init(jax.random.fold_in(key_d, i), maps)["params"]
-        for i, level in enumerate(levels)
-    }
+    outputs, variables = networks.segmenter.init_with_output(key, images, train=False)
+    method = METHODS[config.method]
+    discriminator_params = {}
+    for i, level in enumerate(method.discriminators(config)):
+        maps = method.discriminator_input(outputs, level, config)
+        discriminator_params[level] = networks.discriminator.init(jax.random.fold_in(key_d, i), maps)["params"]
     optimizers = build_optimizers(variables["params"], config)
     return TrainState(
         step=jnp.zeros((), jnp.int32),

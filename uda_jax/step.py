@@ -65,7 +65,9 @@ def build_gradients(
         for domain in method.DOMAINS:  # source first: the running statistics follow this order
             outputs[domain], batch_stats = networks.segment(params, batch_stats, batch[f"{domain}_image"])
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        loss, metrics = method.segmenter_loss(params, state.discriminator_params, outputs, batch, key, config, networks)
+        loss, metrics = method.segmenter_loss(
+            params, state.discriminator_params, outputs, batch, state.step, key, config, networks
+        )
         return loss, (outputs, batch_stats, metrics)
 
     def gradients(state: TrainState, batch: Batch) -> tuple[Gradients, Metrics]:

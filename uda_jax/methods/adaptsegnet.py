@@ -33,11 +33,12 @@ def segmenter_loss(
     discriminator_params: Any,
     outputs: dict[str, Outputs],
     batch: dict[str, jax.Array],
+    step: jax.Array,
     key: jax.Array,
     config: ml_collections.ConfigDict,
     networks: Any,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    del params, key
+    del params, step, key
     c = config.adaptsegnet
     loss, metrics = supervised_loss(outputs["source"], batch["source_label"], c.lambda_seg_aux)
     adversarial, more = adversarial_loss(discriminator_params, outputs["target"], softmax_of, c, networks)
@@ -49,6 +50,11 @@ def discriminator_loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Half the source loss plus half the target loss, summed over the levels (eq. 2)."""
     return domain_game(discriminator_params, outputs, softmax_of, config.adaptsegnet.gan, networks)
+
+
+def discriminator_input(outputs: Outputs, level: str, config: ml_collections.ConfigDict) -> jax.Array:
+    del config
+    return softmax_of(outputs, level)
 
 
 def softmax_of(outputs: Outputs, level: str) -> jax.Array:

@@ -13,7 +13,7 @@ from uda_jax.methods.adaptsegnet import adversarial_loss, discriminators, domain
 from uda_jax.methods.source_only import supervised_loss
 from uda_jax.models.deeplab_v2 import Outputs
 
-__all__ = ["DOMAINS", "default_config", "discriminator_loss", "discriminators", "segmenter_loss"]
+__all__ = ["DOMAINS", "default_config", "discriminator_input", "discriminator_loss", "discriminators", "segmenter_loss"]
 
 DOMAINS = ("source", "target")
 
@@ -30,12 +30,13 @@ def segmenter_loss(
     discriminator_params: Any,
     outputs: dict[str, Outputs],
     batch: dict[str, jax.Array],
+    step: jax.Array,
     key: jax.Array,
     config: ml_collections.ConfigDict,
     networks: Any,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """CE on the source plus the weighted adversarial losses of the target's maps (eq. 8)."""
-    del params, key
+    del params, step, key
     c = config.advent
     loss, metrics = supervised_loss(outputs["source"], batch["source_label"], c.lambda_seg_aux)
     adversarial, more = adversarial_loss(discriminator_params, outputs["target"], information, c, networks)
@@ -47,6 +48,11 @@ def discriminator_loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Half the source loss plus half the target loss, summed over the levels (eq. 6)."""
     return domain_game(discriminator_params, outputs, information, config.advent.gan, networks)
+
+
+def discriminator_input(outputs: Outputs, level: str, config: ml_collections.ConfigDict) -> jax.Array:
+    del config
+    return information(outputs, level)
 
 
 def information(outputs: Outputs, level: str) -> jax.Array:

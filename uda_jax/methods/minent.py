@@ -26,12 +26,13 @@ def segmenter_loss(
     discriminator_params: Any,
     outputs: dict[str, Outputs],
     batch: dict[str, jax.Array],
+    step: jax.Array,
     key: jax.Array,
     config: ml_collections.ConfigDict,
     networks: Any,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """CE on the source plus the weighted entropies of the target's predictions (eq. 4)."""
-    del params, discriminator_params, key, networks
+    del params, discriminator_params, step, key, networks
     c = config.minent
     loss, metrics = supervised_loss(outputs["source"], batch["source_label"], c.lambda_seg_aux)
     for level in ("main", "aux") if config.model.two_levels else ("main",):

@@ -25,11 +25,12 @@ def segmenter_loss(
     discriminator_params: Any,
     outputs: dict[str, Outputs],
     batch: dict[str, jax.Array],
+    step: jax.Array,
     key: jax.Array,
     config: ml_collections.ConfigDict,
     networks: Any,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    del params, discriminator_params, key, networks
+    del params, discriminator_params, step, key, networks
     return supervised_loss(outputs["source"], batch["source_label"], config.source_only.lambda_seg_aux)
 
 

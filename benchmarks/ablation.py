@@ -1,0 +1,201 @@
+"""What each part of APODA is worth: trains every variant with every seed and writes a table; rerun it to go on.
+
+    python -m data_prep.build --dataset=streets --out=data
+    python -m benchmarks.ablation --workdir=runs/ablation --seeds=3
+
+Every run is an ordinary one in WORKDIR/<variant>/seed<n>. After each of them WORKDIR/ablation.json and
+WORKDIR/ablation.md are written anew with all that is finished. docs/apoda.md says what the variants are.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+import numpy as np
+from absl import flags
+from ml_collections import config_flags
+
+from uda_jax import cli
+from uda_jax.comparison import Run, percent, read_runs, table
+from uda_jax.config import is_finished
+from uda_jax.errors import UserError
+
+HEAD_SHARE = 0.9
+STILL = {"eps_discriminator": 0.0, "eps_source": 0.0, "eps_target": 0.0}
+DIAGNOSTICS = ("rms_source", "rms_target", "flip_source", "flip_target", "acc_d_main", "acc_d_main_perturbed")
+Runs = dict[str, list[Path]]  # variant -> workdirs, one a seed
+
+
+def variants(config: ml_collections.ConfigDict) -> dict[str, ml_collections.ConfigDict]:
+    """Label -> config, in the order of the table; `config` is the whole method, "all + entropy"."""
+    c = config.apoda
+
+    def only(*names: str) -> dict[str, Any]:
+        return STILL | {name: c[name] for name in names} | {"lambda_ent_main": 0.0}
+
+    changes = {
+        "warm-up, then no attack": only(),
+        "+ D attack": only("eps_discriminator"),
+        "+ F attack on source": only("eps_source"),
+        "+ F attack on target": only("eps_target"),
+        "all": {"lambda_ent_main": 0.0},
+        "all + entropy": {},
+        "random signs instead": {"attack": "noise"},
+        "whole-map instead": {"attack": "map"},
+        **{f"K = {k}": {"attack_steps": k} for k in (1, 3, 5) if k != c.attack_steps},
+    }
+    runs = {label: config.copy_and_resolve_references() for label in ("source-only", "AdaptSegNet", *changes)}
+    runs["source-only"].method = "source_only"
+    runs["AdaptSegNet"].method = "adaptsegnet"
+    runs["AdaptSegNet"].adaptsegnet.update(gan=c.gan, lambda_adv_main=c.lambda_adv_main)
+    for label, change in changes.items():
+        runs[label].apoda.update(change)
+    return runs
+
+
+def choose(config: ml_collections.ConfigDict, labels: Sequence[str]) -> dict[str, ml_collections.ConfigDict]:
+    """The variants of these labels, of all for none.
+
+    Raises:
+      UserError: `config` is not APODA's, or a label is unknown.
+    """
+    if config.method != "apoda":
+        raise UserError(f"the ablation is APODA's, but config.method={config.method!r}; use configs/streets_apoda.py")
+    everything = variants(config)
+    unknown = [label for label in labels if label not in everything]
+    if unknown:
+        raise UserError(f"--variants: {unknown[0]!r} is not one of {', '.join(map(repr, everything))}")
+    return {label: run for label, run in everything.items() if not labels or label in labels}
+
+
+def ablation(
+    config: ml_collections.ConfigDict, workdir: Path, seeds: int = 1, labels: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Trains what is not finished yet, seed by seed, and returns the content of ablation.json.
+
+    Raises:
+      UserError: as `choose` and `uda_jax.train.train`.
+    """
+    from uda_jax.train import train
+
+    chosen = choose(config, labels)
+    finished: Runs = {}
+    for seed in range(config.seed, config.seed + seeds):
+        for label, run in chosen.items():
+            directory = workdir / re.sub(r"\W+", "_", label).strip("_") / f"seed{seed}"
+            run.seed = seed
+            if not is_finished(directory, run) and int(train(run, directory).step) < run.train.steps:
+                sys.exit(1)  # stopped by a signal; train() has said how to go on
+            finished.setdefault(label, []).append(directory)
+            results = collect(finished, config.apoda.warmup_steps)
+            (workdir / "ablation.json").write_text(json.dumps(results, indent=1) + "\n")
+            (workdir / "ablation.md").write_text(markdown(results, finished))
+    return results
+
+
+def collect(finished: Runs, warmup_steps: int) -> dict[str, Any]:
+    """What the runs say: means and diagnostics of every seed, and which classes are head and tail."""
+    read = read_runs(finished)
+    first = next(iter(read.values()))[0]
+    head = head_classes(first)
+    tail = [name for name in first.evaluation["scored"] if name not in head]
+    return {
+        "data": {k: first.evaluation[k] for k in ("dataset", "split", "images")},
+        "steps": first.evaluation["step"],
+        "head": head,
+        "tail": tail,
+        "variants": {
+            label: [
+                {
+                    "workdir": str(run.workdir),
+                    "miou": run.evaluation["miou"],
+                    "head": mean_over(run, head),
+                    "tail": mean_over(run, tail),
+                    "iou": run.evaluation["iou"],
+                    "diagnostics": diagnostics(run, warmup_steps),
+                }
+                for run in runs
+            ]
+            for label, runs in read.items()
+        },
+    }
+
+
+def head_classes(run: Run) -> list[str]:
+    """The scored classes that are most frequent in the truth, down to the one that completes 90 % of its pixels."""
+    pixels = dict(zip(run.evaluation["classes"], np.sum(run.evaluation["confusion"], axis=1), strict=True))
+    ranked = sorted(run.evaluation["scored"], key=lambda name: -pixels[name])
+    before = np.cumsum([0, *(pixels[name] for name in ranked)])[:-1]
+    total = sum(pixels[name] for name in ranked)
+    return [name for name, sum_before in zip(ranked, before, strict=True) if sum_before < HEAD_SHARE * total]
+
+
+def mean_over(run: Run, names: Sequence[str]) -> float | None:
+    """Mean IoU of those of the classes that occur, None for none."""
+    ious = [run.evaluation["iou"][name] for name in names if run.evaluation["iou"][name] is not None]
+    return float(np.mean(ious)) if ious else None
+
+
+def diagnostics(run: Run, warmup_steps: int) -> dict[str, float]:
+    """Means of the logged diagnostics after the warm-up, and flip rates by class of each domain; see docs/apoda.md."""
+    lines = [line for line in run.metrics if "rms_source" in line]  # each of the steps since the line before it
+    starts = [0, *(line["step"] for line in lines)]
+    lines = [line for start, line in zip(starts, lines, strict=False) if start >= warmup_steps]
+    if not lines:
+        return {}
+    mean = {name: float(np.mean([line[name] for line in lines])) for name in lines[0] if name != "step"}
+    found = {name: mean[name] for name in DIAGNOSTICS}
+    for name, share in mean.items():
+        if name.startswith("predicted_") and share > 0:
+            domain_and_class = name.removeprefix("predicted_")
+            found[f"flip_{domain_and_class}"] = mean[f"flipped_{domain_and_class}"] / share
+    return found
+
+
+def markdown(results: Mapping[str, Any], finished: Runs) -> str:
+    """The tables as a page: means and diagnostics by variant, then IoU by class."""
+    data, names = results["data"], results["variants"]
+    header = "| variant | seeds | mIoU | head | tail | RMS(d)/RMS(f) | flips | D accuracy, clean | perturbed |"
+    lines = [header, "| --- |" + " ---: |" * (header.count("|") - 2)]
+    for label, seeds in names.items():
+        means = [percent(_column(seeds, what)) for what in ("miou", "head", "tail")]
+        logged = [run["diagnostics"] for run in seeds]
+        pairs = [
+            " / ".join(percent(_column(logged, f"{what}_{domain}")) for domain in ("source", "target"))
+            for what in ("rms", "flip")
+        ]
+        accuracies = [percent(_column(logged, name)) for name in ("acc_d_main", "acc_d_main_perturbed")]
+        lines.append(f"| {' | '.join([label, str(len(seeds)), *means, *pairs, *accuracies])} |")
+    return f"""\
+IoU in % on {data["dataset"]} {data["split"]}, {data["images"]} images, after {results["steps"]} steps; mean ± sample
+standard deviation over seeds. Head classes, from the most frequent down to 90 % of the labelled pixels:
+{", ".join(results["head"])}; tail: {", ".join(results["tail"])}. RMS, flips (source / target) and the accuracies of D,
+in %, are means over the logged steps after the warm-up.
+
+{chr(10).join(lines)}
+
+{table(finished, markdown=True)}"""
+
+
+def _column(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
+    """One number of every seed as floats; NaN where a seed lacks it."""
+    values = (row.get(name) for row in rows)
+    return np.array([np.nan if value is None else value for value in values], float)
+
+
+def main() -> None:
+    config, workdir = flags.FLAGS.config, Path(flags.FLAGS.workdir)
+    ablation(config, workdir, flags.FLAGS.seeds, flags.FLAGS.variants)
+    print(f"\n{(workdir / 'ablation.md').read_text()}\nwritten to {workdir / 'ablation.md'} and ablation.json")
+
+
+if __name__ == "__main__":
+    config_flags.DEFINE_config_file("config", "configs/streets_apoda.py", "The whole method.", lock_config=True)
+    flags.DEFINE_string("workdir", None, "Gets one directory a variant and seed, and the tables.", required=True)
+    flags.DEFINE_integer("seeds", 1, "How many seeds, counted from config.seed.", lower_bound=1)
+    flags.DEFINE_list("variants", [], "Only these, by their labels in the table; default: all.")
+    cli.run(main)

@@ -1,0 +1,260 @@
+"""Yang et al., "An Adversarial Perturbation Oriented Domain Adaptation Approach for Semantic Segmentation", AAAI 2020.
+
+A reconstruction from the abstract, TAT (Liu et al., ICML 2019) and AdaptSegNet: docs/apoda.md says what is known. After
+a warm-up by AdaptSegNet's single-level step, the features f of both domains are moved towards the other domain and
+against the classifier, and the classifier is trained to be invariant to that.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from uda_jax.data.labels import NAMES
+from uda_jax.losses import SOURCE, TARGET, cross_entropy, divergence, domain_accuracy, domain_loss, entropy_loss
+from uda_jax.methods.adaptsegnet import adversarial_loss, domain_game, softmax_of
+from uda_jax.methods.attack import Term, perturb
+from uda_jax.methods.source_only import supervised_loss
+from uda_jax.models.deeplab_v2 import Outputs
+from uda_jax.models.layers import resize_align_corners
+
+DOMAINS = ("source", "target")
+TRUTH = {"source": SOURCE, "target": TARGET}
+CHOICES = {  # the first is the default
+    "gan": ("vanilla", "least_squares"),
+    "discriminator_input": ("prediction", "feature"),
+    "attack": ("sign", "position", "noise", "map"),
+    "target_attack": ("pseudo_label", "l2", "kl"),
+    "perturbed_losses_train": ("classifier", "classifier+backbone"),
+    "consistency": ("l2", "kl"),
+}
+Scalars = dict[str, jax.Array]
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """The reconstruction's setting (docs/apoda.md)."""
+    return ml_collections.ConfigDict(
+        {name: choices[0] for name, choices in CHOICES.items()}
+        | {
+            "warmup_steps": 0,  # of AdaptSegNet, before the first attack
+            "lambda_adv_main": 0.001,  # in the warm-up, and after it if
+            "adversarial_after_warmup": False,
+            "attack_steps": 3,  # K
+            "eps_discriminator": 0.01,  # eps1, both domains
+            "eps_source": 0.002,  # eps2, against the cross entropy
+            "eps_target": 0.011,  # eps3, against the own prediction
+            "relative_eps": False,  # in units of the RMS of an image's features
+            "lambda_perturbed_source": 1.0,  # a1
+            "lambda_consistency": 1.0,  # a2
+            "lambda_ent_main": 0.1,  # a3
+        }
+    )
+
+
+def discriminators(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    del config
+    return ("main",)
+
+
+def discriminator_input(outputs: Outputs, level: str, config: ml_collections.ConfigDict) -> jax.Array:
+    """What the discriminator looks at, in the game and in the attack alike, [B, H, W, C]."""
+    return outputs.features if config.apoda.discriminator_input == "feature" else softmax_of(outputs, level)
+
+
+def segmenter_loss(
+    params: Any,
+    discriminator_params: Any,
+    outputs: dict[str, Outputs],
+    batch: dict[str, jax.Array],
+    step: jax.Array,
+    key: jax.Array,
+    config: ml_collections.ConfigDict,
+    networks: Any,
+) -> tuple[jax.Array, Scalars]:
+    """CE(source), plus the adversarial loss in the warm-up, plus the perturbed losses and the entropy after it.
+
+    Metrics of the phase that is not running are zero.
+    """
+    c = config.apoda
+    loss, metrics = supervised_loss(outputs["source"], batch["source_label"], 0.0)
+
+    def adversarial() -> tuple[jax.Array, Scalars]:
+        maps = partial(discriminator_input, config=config)
+        return adversarial_loss(discriminator_params, outputs["target"], maps, c, networks)
+
+    def invariant() -> tuple[jax.Array, Scalars]:
+        loss, metrics = perturbed_loss(params, discriminator_params, outputs, batch, key, config, networks)
+        metrics["loss_ent_main"] = entropy_loss(jax.nn.softmax(outputs["target"].main))
+        loss = loss + c.lambda_ent_main * metrics["loss_ent_main"]
+        if c.adversarial_after_warmup:
+            more_loss, more = adversarial()
+            loss, metrics = loss + more_loss, metrics | more
+        return loss, metrics
+
+    extra, more = either(step < c.warmup_steps, adversarial, invariant) if c.warmup_steps else invariant()
+    return loss + extra, metrics | more
+
+
+def discriminator_loss(
+    discriminator_params: Any, outputs: dict[str, Outputs], config: ml_collections.ConfigDict, networks: Any
+) -> tuple[jax.Array, Scalars]:
+    """Half the source loss plus half the target loss, on the clean outputs."""
+    maps = partial(discriminator_input, config=config)
+    return domain_game(discriminator_params, outputs, maps, config.apoda.gan, networks)
+
+
+def either(
+    first: jax.Array, one: Callable[[], tuple[jax.Array, Scalars]], other: Callable[[], tuple[jax.Array, Scalars]]
+) -> tuple[jax.Array, Scalars]:
+    """Computes `one` where `first` holds, else `other`, never both; metrics that one of them lacks are zero there."""
+    shapes = jax.eval_shape(one)[1] | jax.eval_shape(other)[1]
+
+    def padded(branch: Callable[[], tuple[jax.Array, Scalars]]) -> tuple[jax.Array, Scalars]:
+        loss, metrics = branch()
+        return loss, {name: metrics.get(name, jnp.zeros(x.shape, x.dtype)) for name, x in shapes.items()}
+
+    loss, metrics = jax.lax.cond(first, partial(padded, one), partial(padded, other))
+    return loss, metrics
+
+
+def perturbed_loss(
+    params: Any,
+    discriminator_params: Any,
+    outputs: dict[str, Outputs],
+    batch: dict[str, jax.Array],
+    key: jax.Array,
+    config: ml_collections.ConfigDict,
+    networks: Any,
+) -> tuple[jax.Array, Scalars]:
+    """Attacks the features of both domains, then asks the classifier not to care; and says what the attack achieved.
+
+    In float32 or better, whatever the compute dtype. Features are moved at their own size; labels, losses and what the
+    discriminator sees have the size of the image, as in the rest of the game.
+    """
+    networks = networks.full_precision()
+    clean = {d: _full(outputs[d].features) for d in DOMAINS}
+    sizes = {d: (outputs[d].main.shape[1], outputs[d].main.shape[2]) for d in DOMAINS}
+    frozen = jax.lax.stop_gradient((params, discriminator_params))
+    moved: dict[str, jax.Array] = {}
+    metrics: Scalars = {}
+    for i, d in enumerate(DOMAINS):
+        f = jax.lax.stop_gradient(clean[d])
+        terms = attacked_losses(d, f, batch["source_label"], sizes[d], *frozen, config, networks)
+        moved[d] = perturb(f, terms, config.apoda.attack_steps, config.apoda.attack, jax.random.fold_in(key, i))
+        metrics |= diagnostics(d, f, moved[d], frozen[0], networks)
+    loss, logits, losses = invariance_loss(params, clean, moved, batch["source_label"], sizes, config, networks)
+    perturbed = {d: Outputs(logits[d], None, clean[d] + moved[d]) for d in DOMAINS}
+    accuracy = [_accuracy(d, perturbed[d], frozen[1], config, networks) for d in DOMAINS]
+    return loss, losses | metrics | {"acc_d_main_perturbed": 0.5 * (accuracy[0] + accuracy[1])}
+
+
+def attacked_losses(
+    domain: str,
+    clean: jax.Array,
+    source_label: jax.Array,
+    size: tuple[int, int],
+    params: Any,
+    discriminator_params: Any,
+    config: ml_collections.ConfigDict,
+    networks: Any,
+) -> list[Term]:
+    """What is raised by moving one domain's features; a loss without a step size is left out.
+
+    The discriminator's loss of naming the domain rightly, on both; the cross entropy on the source; on the target the
+    distance R from the clean prediction.
+
+    Args:
+      clean: features of the domain, [B, h, w, C].
+      size: of its images, (H, W).
+    """
+    c = config.apoda
+
+    def game(f: jax.Array) -> jax.Array:
+        seen = discriminator_input(Outputs(_logits(params, f, size, networks), None, f), "main", config)
+        return domain_loss(networks.discriminate(discriminator_params["main"], seen), TRUTH[domain], c.gan)
+
+    def supervised(f: jax.Array) -> jax.Array:
+        return cross_entropy(_logits(params, f, size, networks), source_label)
+
+    def unlike_clean(f: jax.Array) -> jax.Array:
+        logits = _logits(params, f, size, networks)
+        if c.target_attack == "pseudo_label":
+            return cross_entropy(logits, pseudo_label)
+        # At the clean point the gradient is zero but for rounding errors, of which sign() would make a full step.
+        return jnp.where((f != clean).any(), divergence(logits, reference, c.target_attack), 0.0)
+
+    reference = _logits(params, clean, size, networks)
+    pseudo_label = reference.argmax(-1)
+    own = Term(c.eps_source, supervised) if domain == "source" else Term(c.eps_target, unlike_clean)
+    unit = _rms(clean, (1, 2, 3)) if c.relative_eps else 1.0
+    terms = (Term(c.eps_discriminator, game), own)
+    return [Term(term.epsilon * unit, term.loss) for term in terms if term.epsilon]
+
+
+def invariance_loss(
+    params: Any,
+    clean: dict[str, jax.Array],
+    moved: dict[str, jax.Array],
+    source_label: jax.Array,
+    sizes: dict[str, tuple[int, int]],
+    config: ml_collections.ConfigDict,
+    networks: Any,
+) -> tuple[jax.Array, dict[str, jax.Array], Scalars]:
+    """a1 CE(F(f_s + d_s), y_s) + a2 C(F(f_t + d_t), F(f_t)) for given d; (loss, perturbed logits by domain, losses)."""
+    c = config.apoda
+    if c.perturbed_losses_train == "classifier":
+        clean = jax.lax.stop_gradient(clean)
+    logits = {d: _logits(params, clean[d] + moved[d], sizes[d], networks) for d in DOMAINS}
+    reference = jax.lax.stop_gradient(_logits(params, clean["target"], sizes["target"], networks))
+    losses = {
+        "loss_perturbed_source": cross_entropy(logits["source"], source_label),
+        "loss_consistency": divergence(logits["target"], reference, c.consistency),
+    }
+    loss = (
+        c.lambda_perturbed_source * losses["loss_perturbed_source"] + c.lambda_consistency * losses["loss_consistency"]
+    )
+    return loss, logits, losses
+
+
+def diagnostics(domain: str, clean: jax.Array, moved: jax.Array, params: Any, networks: Any) -> Scalars:
+    """How far features were moved and whose prediction that changed, over the positions of the feature map.
+
+    rms_<domain>: RMS(d) / RMS(f). flip_<domain>: share of the positions whose predicted class changed. By class, shares
+    of all positions: predicted_<domain>/<class> before the attack, and flipped_<domain>/<class> those of them that
+    changed; the quotient is the class's flip rate, also of averages over steps.
+    """
+    before = networks.classify(params, clean).argmax(-1)
+    logits = networks.classify(params, clean + moved)
+    flipped = logits.argmax(-1) != before
+    of_class = before[..., None] == jnp.arange(logits.shape[-1])
+    metrics = {
+        f"rms_{domain}": _rms(moved, None) / jnp.maximum(_rms(clean, None), jnp.finfo(clean.dtype).tiny),
+        f"flip_{domain}": flipped.mean(dtype=clean.dtype),
+    }
+    for what, share in (("predicted", of_class), ("flipped", of_class & flipped[..., None])):
+        for i, mean in enumerate(share.mean((0, 1, 2), dtype=clean.dtype)):
+            metrics[f"{what}_{domain}/{NAMES[i] if i < len(NAMES) else f'class {i}'}"] = mean
+    return metrics
+
+
+def _accuracy(
+    domain: str, outputs: Outputs, discriminator_params: Any, config: ml_collections.ConfigDict, networks: Any
+) -> jax.Array:
+    seen = jax.lax.stop_gradient(discriminator_input(outputs, "main", config))
+    domain_logits = networks.discriminate(discriminator_params["main"], seen)
+    return domain_accuracy(domain_logits, TRUTH[domain], config.apoda.gan)
+
+
+def _logits(params: Any, features: jax.Array, size: tuple[int, int], networks: Any) -> jax.Array:
+    return resize_align_corners(networks.classify(params, features), size)
+
+
+def _rms(x: jax.Array, axes: tuple[int, ...] | None) -> jax.Array:
+    return jnp.sqrt(jnp.square(x).mean(axes, keepdims=axes is not None))
+
+
+def _full(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
