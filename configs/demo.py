@@ -4,7 +4,7 @@ Command:   make demo
            (python -m data_prep.build --dataset=streets --out=data
             python -m uda_jax.compare --config=configs/demo.py --workdir=runs/demo)
 Hardware:  2 CPU cores.
-Time:      5 min 11 s on 2 cores with drawing the data and compiling (measured here).
+Time:      6 min 46 s on 2 cores that other programs used too, with drawing the data and compiling (measured here).
 Expect:    mIoU over 3 seeds (measured here): source-only 15.5 +- 0.6, AdaptSegNet 18.9 +- 0.6, oracle 26.2 +- 0.1.
 
 A narrow ResNet-18 from random weights on pictures of 128x64, so that 2500 steps fit in the time; scored at 256x128, the

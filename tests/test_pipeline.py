@@ -1,6 +1,7 @@
 """uda_jax.data.pipeline and uda_jax.data.augment on small prepared datasets."""
 
 import itertools
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from data_prep import folders
 from data_prep.label_map import LabelMap
-from uda_jax.data import augment, pipeline
+from uda_jax.data import augment, decode, pipeline
 from uda_jax.errors import UserError
 
 SIZE = (12, 16)
@@ -41,6 +42,24 @@ def data(tmp_path_factory) -> str:
     splits = {name: (raw / name / "images", raw / name / "labels") for name in ("train", "val")}
     folders.build(out, "small", {**splits, "bare": (raw / "val" / "images", None)})
     return str(out)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> str:
+    """folders/photos: three smooth labelled JPEGs of 48x64."""
+    raw, out = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("data")
+    for number in range(3):
+        write_scene(raw, number, (48, 64))
+        (raw / "images" / f"{number:03}.png").unlink()
+        Image.fromarray(smooth(number)).save(raw / "images" / f"{number:03}.jpg", quality=95)
+    folders.build(out, "photos", {"train": (raw / "images", raw / "labels")})
+    return str(out)
+
+
+def smooth(number: int, size: tuple[int, int] = (48, 64)) -> np.ndarray:
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    waves = [np.sin(rows / 9 + number), np.cos(columns / 7), np.sin((rows + columns) / 8)]
+    return (127 + 100 * np.stack(waves, axis=-1)).astype(np.uint8)
 
 
 def stream(**changes) -> ConfigDict:
@@ -92,6 +111,28 @@ def test_stream_started_later_is_the_same_stream(data, start):
     assert all(same(a, b) for a, b in zip(through, resumed, strict=True))
 
 
+def test_a_stream_of_several_files_resumes_too(data):
+    config = stream(split="train[:3]+val+train[3:]", **AUGMENTED)
+    through = take(data, 9, config)[5:]
+    assert all(map(same, through, take(data, 4, config, start=5)))
+
+
+def test_files_read_in_parallel_give_the_order_of_files_read_one_record_after_the_other(tmp_path):
+    counts, files = [3, 1, 4, 2, 6, 5, 1, 2, 3, 4, 2], []
+    for number, count in enumerate(counts):
+        files.append(pipeline.Piece(str(tmp_path / f"{number}"), 0, count))
+        with tf.io.TFRecordWriter(files[-1].filename) as writer:
+            for record in range(count):
+                writer.write(f"{tmp_path}/{number} {record}")
+    endless = pipeline._shuffled_records(files, 0, 0, buffer=1).as_numpy_iterator()
+    epochs = [list(itertools.islice(endless, sum(counts))) for _ in range(2)]
+    assert epochs[0] != epochs[1]
+    for epoch in epochs:
+        opened = list(dict.fromkeys(record.split()[0] for record in epoch))
+        one_reader = tf.data.Dataset.from_tensor_slices(opened).interleave(tf.data.TFRecordDataset, cycle_length=8)
+        assert epoch == list(one_reader.as_numpy_iterator())
+
+
 def test_a_small_shuffle_buffer_resumes_too(data):
     through = take(data, 9, stream(), shuffle_buffer=3)[7:]
     assert all(map(same, through, take(data, 2, stream(), shuffle_buffer=3, start=7)))
@@ -102,14 +143,26 @@ def test_the_same_image_is_augmented_differently_each_time(data):
     assert len({image.tobytes() for batch in batches for image in batch["image"]}) > 12
 
 
-def test_processes_share_a_split_without_overlap(data):
-    seen: list[int] = []
-    for index in range(3):
-        config = stream(split="train+val")  # two files, 28 images: shares of 9, 9 and 10
-        part = take(data, 10, config, batch_size=3, process_index=index, process_count=3)
+@pytest.mark.parametrize("processes", [1, 2, 3, 5])
+def test_processes_share_a_split_without_overlap(data, processes):
+    config, seen = stream(split="train+val"), []  # two files, 28 images
+    for index in range(processes):
+        longest = math.ceil((TRAIN + VAL) / processes)
+        part = take(data, longest, config, batch_size=processes, process_index=index, process_count=processes)
         assert len(part[0]["image"]) == 1
         seen += set(numbers(part))
     assert sorted(seen) == list(range(TRAIN + VAL))
+
+
+@pytest.mark.parametrize("processes", range(1, 18))
+def test_any_number_of_processes_reads_disjoint_records_that_together_are_all(processes):
+    pieces = [pipeline.Piece("a", 2, 7), pipeline.Piece("b", 0, 1), pipeline.Piece("c", 5, 9)]
+    records = [(name, skip + i) for name, skip, take in pieces for i in range(take)]
+    slices = [pipeline._slice_of(pieces, index, processes) for index in range(processes)]
+    read = [(name, skip + i) for part in slices for name, skip, take in part for i in range(take)]
+    assert read == records
+    sizes = [sum(piece.take for piece in part) for part in slices]
+    assert max(sizes) - min(sizes) <= 1
 
 
 def test_processes_draw_different_augmentations(data):
@@ -129,6 +182,51 @@ def test_images_are_resized_to_the_size_asked_for(data):
     batch = take(data, 1, stream(size=(6, 8)))[0]
     assert batch["image"].shape == (4, 6, 8, 3)
     np.testing.assert_array_equal(batch["label"][:, -1, -1], np.array(numbers([batch])) % 19)
+
+
+def test_dct_scaling_changes_only_images_stored_at_twice_the_size(photos):
+    for size, twice in (((24, 32), True), ((12, 10), True), ((25, 32), False), ((48, 64), False)):
+        config = stream(dataset="folders/photos", size=size)
+        ours, exact = (take(photos, 1, c)[0] for c in (ConfigDict({**config, "dct_scaling": True}), config))
+        np.testing.assert_array_equal(ours["label"], exact["label"])
+        error = np.abs(ours["image"].astype(int) - exact["image"])
+        assert ours["image"].shape == (4, *size, 3) and error.mean() < 2
+        assert bool(error.max()) == twice
+
+
+def test_dct_scaling_leaves_other_codecs_alone(data):
+    small = stream(size=(6, 8))
+    for a, b in zip(take(data, 3, small), take(data, 3, ConfigDict({**small, "dct_scaling": True})), strict=True):
+        assert same(a, b)
+
+
+@pytest.mark.parametrize(
+    ("size", "ratio"),
+    [
+        ((100, 120), 1),
+        ((51, 60), 1),
+        ((50, 61), 1),
+        ((50, 60), 2),
+        ((26, 30), 2),
+        ((25, 30), 4),
+        ((12, 15), 8),
+        ((1, 1), 8),
+    ],
+)
+def test_jpegs_are_decoded_at_the_smallest_size_that_is_not_below_the_one_wanted(size, ratio):
+    jpeg = tf.io.encode_jpeg(smooth(0, (101, 120)), quality=95)
+    shrunken = decode.decode_shrunken(jpeg, size)
+    assert shrunken.shape == (math.ceil(101 / ratio), 120 // ratio, 3)
+    np.testing.assert_array_equal(shrunken, tf.io.decode_jpeg(jpeg, channels=3, ratio=ratio))
+    if ratio == 1:
+        np.testing.assert_array_equal(shrunken, tf.io.decode_image(jpeg, channels=3))
+
+
+def test_grey_jpegs_and_pngs_are_decoded_as_rgb():
+    grey = smooth(0)[..., :1]
+    for encoded in (tf.io.encode_jpeg(grey, quality=95), tf.io.encode_png(grey)):
+        assert decode.decode_shrunken(encoded, (48, 64)).shape == (48, 64, 3)
+    np.testing.assert_array_equal(decode.decode_shrunken(tf.io.encode_png(grey), (6, 8)), np.repeat(grey, 3, axis=2))
 
 
 def test_more_processes_than_images_is_refused(data):

@@ -115,6 +115,7 @@ def _data() -> ConfigDict:
         "scale": (1.0, 1.0),  # range of a random scale before the crop
         "flip": False,
         "jitter": 0.0,  # strength of random colours, 0..1
+        "dct_scaling": False,  # shrink JPEGs stored at twice `size` or more while decoding: faster, other pixels
     }
     evaluation = {"dataset": "streets/camera", "split": "val", "size": (512, 1024), "label_size": ()}
     return ConfigDict(

@@ -3,6 +3,8 @@
 Labels travel as [H, W, 1], so that image and label go through the same calls. `label` may be None.
 """
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from uda_jax.data.labels import IGNORE
@@ -22,13 +24,17 @@ def resize(image: tf.Tensor, label: tf.Tensor | None, size: tf.Tensor) -> Pair:
         smooth = tf.image.resize(image, size, tf.image.ResizeMethod.BICUBIC, antialias=True)
         return tf.cast(tf.clip_by_value(tf.round(smooth), 0, 255), tf.uint8)
 
-    same = tf.reduce_all(tf.equal(tf.shape(image)[:2], size))
-    return tf.cond(same, lambda: image, resized), None if label is None else resize_label(label, size)
+    return _unless_of(size, image, resized), None if label is None else resize_label(label, size)
 
 
 def resize_label(label: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     """Nearest-pixel resize of uint8 [h, w, 1]; invents no id."""
-    return tf.image.resize(label, size, tf.image.ResizeMethod.NEAREST_NEIGHBOR)
+    return _unless_of(size, label, lambda: tf.image.resize(label, size, tf.image.ResizeMethod.NEAREST_NEIGHBOR))
+
+
+def _unless_of(size: tf.Tensor, x: tf.Tensor, resized: Callable[[], tf.Tensor]) -> tf.Tensor:
+    """`x` if it is of `size` already, which is cheaper than to resize it; else `resized()`."""
+    return tf.cond(tf.reduce_all(tf.equal(tf.shape(x)[:2], size)), lambda: x, resized)
 
 
 def augment(
@@ -89,6 +95,8 @@ def _random_scale(image: tf.Tensor, label: tf.Tensor | None, seed: tf.Tensor, sc
 
 
 def _random_crop(image: tf.Tensor, label: tf.Tensor | None, seed: tf.Tensor, crop: tuple[int, int]) -> Pair:
+    if image.shape[:2] == crop:
+        return image, None if label is None else tf.ensure_shape(label, (*crop, 1))
     size = tf.shape(image)[:2]
     slack = tf.maximum(size - crop, 0)
     # floor(u * (slack + 1)) with u < 1; the minimum guards against rounding up in float32.
@@ -107,7 +115,8 @@ def _random_crop(image: tf.Tensor, label: tf.Tensor | None, seed: tf.Tensor, cro
 def _random_flip(image: tf.Tensor, label: tf.Tensor | None, seed: tf.Tensor) -> Pair:
     mirrored = tf.random.stateless_uniform([], seed) < 0.5
 
+    # tf.reverse is fast on [H, W, 3] and on [H, W], and slow on [H, W, 1], as are slices with a step of -1.
     def mirror(x: tf.Tensor) -> tf.Tensor:
-        return tf.where(mirrored, x[:, ::-1], x)
+        return tf.cond(mirrored, lambda: tf.reverse(x, [1]), lambda: x)
 
-    return mirror(image), None if label is None else mirror(label)
+    return mirror(image), None if label is None else mirror(label[..., 0])[..., None]

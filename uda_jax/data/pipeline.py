@@ -18,10 +18,12 @@ import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
 from uda_jax.data import augment
+from uda_jax.data.decode import decode_shrunken
 from uda_jax.data.labels import IGNORE
 from uda_jax.errors import UserError
 
 OPEN_FILES = 8  # read in turns, so that neighbours in a file do not stay neighbours in a batch
+READY = 4  # batches; a fixed number, for left to itself TensorFlow takes up to half of the host's memory
 
 Batch = dict[str, Any]
 Decoder = Callable[[tf.Tensor], dict[str, tf.Tensor]]
@@ -69,7 +71,8 @@ def train_stream(
     Args:
       stream: {dataset: "streets/rendered", split: "train", size: (H, W), crop: () or (h, w), scale: (lo, hi),
         flip: bool, jitter: float}. Images are resized to `size`, then augmented: see `augment.augment`; `crop` ()
-        stands for `size`.
+        stands for `size`. With `dct_scaling`, a bool that may be left out, JPEGs stored at twice `size` or more
+        are shrunken while they are decoded (see `decode.decode_shrunken`): faster, and other pixels.
       batch_size: of all processes together.
       start: batches consumed before; the stream is that from 0 after `start` batches, bit for bit.
       labels: whether to read the labels.
@@ -90,12 +93,13 @@ def train_stream(
     count = sum(piece.take for piece in pieces)
     epoch, consumed = divmod(start * share, count)
     root = tf.constant([seed, process_index], tf.int64)
-    decode = _decoder(builder, labels)
+    decode = _decoder(builder, labels, tuple(stream.size) if stream.get("dct_scaling", False) else None)
     crop = tuple(stream.crop) or tuple(stream.size)
 
     def example(index: tf.Tensor, record: tf.Tensor) -> dict[str, tf.Tensor]:
         stored = decode(record)
         image, label = augment.resize(stored["image"], stored.get("label"), tuple(stream.size))
+        image = tf.ensure_shape(image, (*stream.size, 3))
         key = tf.random.fold_in(root, index)
         image, label = augment.augment(
             image, label, key, crop=crop, scale=tuple(stream.scale), flip=stream.flip, jitter=stream.jitter
@@ -105,7 +109,7 @@ def train_stream(
     dataset = _shuffled_records(pieces, seed, epoch, shuffle_buffer).skip(consumed)
     dataset = dataset.enumerate(start * share)
     dataset = dataset.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    dataset = dataset.batch(share, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    dataset = dataset.batch(share, drop_remainder=True).prefetch(READY)
     return (_checked(batch, stream, info["classes"]) for batch in dataset.as_numpy_iterator())
 
 
@@ -153,7 +157,7 @@ def eval_batches(
     padding = tf.data.Dataset.from_tensors(_padding(size, label_size if labels else None)).repeat()
     batches = math.ceil(count / (share * process_count))
     dataset = dataset.concatenate(padding).batch(share, drop_remainder=True).take(batches)
-    dataset = dataset.prefetch(tf.data.AUTOTUNE)
+    dataset = dataset.prefetch(READY)
     return (_checked(batch, stream, info["classes"]) for batch in dataset.as_numpy_iterator())
 
 
@@ -265,20 +269,23 @@ def _shuffled_records(pieces: Sequence[Piece], seed: int, first_epoch: int, buff
         shuffle_seed = tf.random.stateless_uniform([], key, maxval=2**31 - 1, dtype=tf.int64)
         shuffled = tuple(tf.gather(column, order) for column in columns)
         files = tf.data.Dataset.from_tensor_slices(shuffled)
-        records = files.interleave(_read, cycle_length=OPEN_FILES, block_length=1)
+        records = files.interleave(_read, OPEN_FILES, 1, num_parallel_calls=OPEN_FILES, deterministic=True)
         return records.shuffle(buffer, seed=shuffle_seed, reshuffle_each_iteration=False)
 
     return tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max).flat_map(epoch)
 
 
-def _decoder(builder: tfds.core.DatasetBuilder, labels: bool) -> Decoder:
-    """Record -> stored features; without `labels` the label is left encoded and out."""
+def _decoder(builder: tfds.core.DatasetBuilder, labels: bool, size: tuple[int, int] | None = None) -> Decoder:
+    """Record -> stored features, without the label unless `labels`; with `size` JPEGs may be shrunken towards it."""
     features = builder.info.features
-    skip = {} if labels else {"label": tfds.decode.SkipDecoding()}
+    encoded = [*([] if labels else ["label"]), *(["image"] if size else [])]
+    decoders = {key: tfds.decode.SkipDecoding() for key in encoded}
 
     def decode(record: tf.Tensor) -> dict[str, tf.Tensor]:
-        stored = features.deserialize_example(record, decoders=skip)
-        return {key: value for key, value in stored.items() if key not in skip}
+        stored = features.deserialize_example(record, decoders=decoders)
+        if size:
+            stored["image"] = decode_shrunken(stored["image"], size)
+        return {key: value for key, value in stored.items() if labels or key != "label"}
 
     return decode
 
@@ -294,7 +301,7 @@ def _checked(batch: Batch, stream: ConfigDict, classes: Sequence[str]) -> Batch:
     """The numpy batch as callers get it; raises UserError on a label id that is no class."""
     if "label" in batch:
         label = batch["label"]
-        highest = int(np.where(label == IGNORE, 0, label).max())
+        highest = int((label + np.uint8(1)).max()) - 1  # 255, ignored, wraps to 0
         if highest >= len(classes):
             raise UserError(
                 f"{stream.dataset} ({stream.split}): found label id {highest}, expected train ids "
