@@ -10,6 +10,7 @@ import numpy as np
 from uda_jax.errors import UserError
 
 SOURCE, ORACLE = "source-only", "oracle"
+SMALLEST_GAP = 0.01  # mean IoU: below it a share of the gap is noise
 
 Lines = Sequence[Mapping[str, Any]]  # the parsed lines of one metrics.jsonl
 Runs = Mapping[str, Sequence[Path]]  # label -> workdirs, one a seed, in display order
@@ -147,7 +148,7 @@ def gap_closed(means: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Share of the gap from source-only to oracle that each other label closes, float64 [seeds] each.
 
     (adapted - source) / (oracle - source), seed by seed in the order given; a reference with another number
-    of seeds enters with its mean. NaN where the oracle is not above source-only: there is no gap to close.
+    of seeds enters with its mean. NaN where the oracle is less than a point above source-only: no gap to close.
 
     Args:
       means: for each label the mean IoU of each seed, float [seeds].
@@ -162,7 +163,7 @@ def gap_closed(means: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if label in (SOURCE, ORACLE):
             continue
         source, oracle = (_paired(means[name], len(adapted)) for name in (SOURCE, ORACLE))
-        gap = np.where(oracle > source, oracle - source, np.nan)
+        gap = np.where(oracle - source >= SMALLEST_GAP, oracle - source, np.nan)
         closed[label] = (adapted - source) / gap
     return closed
 
@@ -191,7 +192,7 @@ def remarks(read: Read, ious: Mapping[str, np.ndarray]) -> list[str]:
     lines = [
         f"{label} closes {percent(closed)} % of the gap between {SOURCE} and {ORACLE}."
         if np.isfinite(closed).any()
-        else f"{label}: there is no gap to close, as {ORACLE} is not above {SOURCE}."
+        else f"{label}: there is no gap to close, as {ORACLE} is not a point above {SOURCE}."
         for label, closed in gap_closed(means).items()
     ]
     if any(len(seeds) > 1 for seeds in read.values()):
