@@ -21,7 +21,6 @@ from ml_collections import config_flags
 
 from uda_jax import cli
 from uda_jax.comparison import Run, percent, read_runs, table
-from uda_jax.config import is_finished
 from uda_jax.errors import UserError
 
 HEAD_SHARE = 0.9
@@ -80,7 +79,7 @@ def ablation(
     Raises:
       UserError: as `choose` and `uda_jax.train.train`.
     """
-    from uda_jax.train import train
+    from uda_jax.train import finish
 
     chosen = choose(config, labels)
     finished: Runs = {}
@@ -88,7 +87,7 @@ def ablation(
         for label, run in chosen.items():
             directory = workdir / re.sub(r"\W+", "_", label).strip("_") / f"seed{seed}"
             run.seed = seed
-            if not is_finished(directory, run) and int(train(run, directory).step) < run.train.steps:
+            if not finish(run, directory):
                 sys.exit(1)  # stopped by a signal; train() has said how to go on
             finished.setdefault(label, []).append(directory)
             results = collect(finished, config.apoda.warmup_steps)

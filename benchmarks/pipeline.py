@@ -35,6 +35,7 @@ from PIL import Image
 from data_prep import folders
 from data_prep.pictures import encode_image, resize_image, resize_label
 from data_prep.prepare import in_parallel
+from uda_jax import cli
 from uda_jax.data.streets import generate
 from uda_jax.errors import UserError
 
@@ -72,17 +73,16 @@ READERS = ("uda_jax", "pillow", "torch")
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    try:
+
+    def command() -> None:
         contestants = choose(args)
         write_pictures(args.data, args.domain, args.images)
         print(f"{os.cpu_count()} cores, load average {load()} before", flush=True)
         rounds = race(contestants, args)
         print(f"load average {load()} after; medians of {args.rounds} rounds\n")
         print(table(contestants, rounds))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return cli.answered(command)
 
 
 def _parser() -> argparse.ArgumentParser:

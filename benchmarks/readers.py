@@ -77,8 +77,7 @@ def our_batches(args: argparse.Namespace) -> Iterator[Any]:
     images = pipeline.describe(args.data, args.dataset, "train")["count"]
     split = "+".join(["train"] * min(200, math.ceil(EPOCH / images)))  # TFDS fails on sums of thousands
     stream = default_config().data.source
-    with stream.unlocked():
-        stream.update(dataset=args.dataset, split=split, size=args.size, flip=True, dct_scaling=args.dct_scaling)
+    stream.update(dataset=args.dataset, split=split, size=args.size, flip=True, dct_scaling=args.dct_scaling)
     labels = not args.unlabelled
     batches = pipeline.train_stream(args.data, stream, batch_size=args.batch_size, seed=0, labels=labels)
     return map(jax.block_until_ready, prefetch_to_mesh(batches, make_mesh()))

@@ -20,6 +20,7 @@ from pathlib import Path
 from absl import logging
 
 from data_prep.raw import RAW_SETS
+from uda_jax import cli
 from uda_jax.errors import UserError
 
 # What each kind of dataset understands besides --dataset, --out, --size and --workers.
@@ -35,16 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
     logging.set_verbosity(logging.ERROR)  # TFDS warns of every configuration that is not built in
-    try:
+
+    def command() -> None:
         for dataset in _build(args):
             print(summary(args.out, dataset))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+
+    try:
+        return cli.answered(command)
     except KeyboardInterrupt:
         print("interrupted: nothing was kept; the same command starts again", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

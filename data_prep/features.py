@@ -6,11 +6,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_prep.pictures import resize_image, resize_label
 from data_prep.prepare import Prepared
 from uda_jax.data import labels
-
-__all__ = ["encoded_example", "example", "features", "metadata", "resize_image", "resize_label"]
 
 
 def features() -> tfds.features.FeaturesDict:

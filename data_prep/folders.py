@@ -15,7 +15,7 @@ from data_prep import label_map as maps
 from data_prep.builders import Plan, SceneBuilder, write
 from data_prep.label_map import LabelMap
 from data_prep.prepare import Recipe
-from data_prep.raw import IMAGE_SUFFIXES, LABEL_SUFFIXES, Scene, by_id, first
+from data_prep.raw import IMAGE_SUFFIXES, LABEL_SUFFIXES, Scene, first, pictures_in
 from uda_jax.errors import UserError
 
 Splits = Mapping[str, tuple[str | Path, str | Path | None]]  # split -> images directory, labels directory
@@ -68,10 +68,10 @@ def find_scenes(images: str | Path, label_maps: str | Path | None) -> list[Scene
     Raises:
       UserError: a directory is missing or empty, an image has no label, or two files have one name.
     """
-    found = _files(Path(images), IMAGE_SUFFIXES)
+    found = pictures_in(Path(images), IMAGE_SUFFIXES)
     if label_maps is None:
         return [(stem, path, None) for stem, path in found.items()]
-    labels = _files(Path(label_maps), LABEL_SUFFIXES)
+    labels = pictures_in(Path(label_maps), LABEL_SUFFIXES)
     missing = [str(found[stem]) for stem in found if stem not in labels]
     if missing:
         raise UserError(
@@ -83,10 +83,3 @@ def find_scenes(images: str | Path, label_maps: str | Path | None) -> list[Scene
     if spare:
         print(f"warning: {len(spare)} label maps in {label_maps} have no image, left out:\n{first(spare)}")
     return [(stem, path, labels[stem]) for stem, path in found.items()]
-
-
-def _files(directory: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    found = by_id(directory, suffixes=suffixes)
-    if not found:
-        raise UserError(f"no images found in {directory} (looked for {', '.join(suffixes)}, subdirectories too)")
-    return found

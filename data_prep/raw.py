@@ -10,11 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_prep.pictures import grey_ids, pack, read_image, read_values, unpack
+from data_prep.pictures import grey_ids, pack, read_values, unpack
 from uda_jax.data import labels
 from uda_jax.errors import UserError
-
-__all__ = ["RAW_SETS", "Files", "RawSet", "Scene", "by_id", "first", "lookup", "pair", "read_image"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 LABEL_SUFFIXES = (".png",)
@@ -114,6 +112,14 @@ def by_id(*directories: Path, suffixes: tuple[str, ...], ending: str = "", neste
                 raise UserError(f"two files of one name: {found[name]} and {path}. Remove or rename one.")
             found[name] = path
     return dict(sorted(found.items()))
+
+
+def pictures_in(directory: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    """`by_id` of one directory; raises UserError also where it holds no picture."""
+    found = by_id(directory, suffixes=suffixes)
+    if not found:
+        raise UserError(f"no images found in {directory} (looked for {', '.join(suffixes)}, subdirectories too)")
+    return found
 
 
 def lookup(values: np.ndarray, table: Mapping[int, int], other: int) -> tuple[np.ndarray, list[int]]:

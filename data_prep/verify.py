@@ -19,7 +19,7 @@ from typing import Any
 
 from data_prep import build, pictures, verify_ids, verify_rules, verify_scan, verify_sheet
 from data_prep.label_map import TRAIN_IDS, LabelMap, convert, load
-from data_prep.raw import IMAGE_SUFFIXES, LABEL_SUFFIXES, RAW_SETS, Files, RawSet, by_id
+from data_prep.raw import IMAGE_SUFFIXES, LABEL_SUFFIXES, RAW_SETS, Files, RawSet, by_id, pictures_in
 from data_prep.verify_rules import FAULT, SEVERITIES, Finding, Report
 from data_prep.verify_scan import Item, Label, Spec
 from uda_jax.data import labels
@@ -42,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         report = verify(args)
         print(_printable(text(report, args.show)))
         if args.json:
-            _write(Path(args.json), json.dumps(as_json(report), indent=1) + "\n")
+            with verify_sheet.whole(Path(args.json)) as scratch:
+                scratch.write_text(json.dumps(as_json(report), indent=1) + "\n")
         if args.sheet:
             verify_sheet.save(verify_sheet.draw(report.scenes, report.spec.names), Path(args.sheet))
     except (UserError, OSError) as error:
@@ -153,9 +154,7 @@ def _read_mapped(path: Path, label_map: LabelMap) -> Label:
 
 
 def _pictures(images: Path, label_maps: Path | None) -> Files:
-    found = by_id(images, suffixes=IMAGE_SUFFIXES)
-    if not found:
-        raise UserError(f"no images found in {images} (looked for {', '.join(IMAGE_SUFFIXES)}, subdirectories too)")
+    found = pictures_in(images, IMAGE_SUFFIXES)
     return Files(found, None if label_maps is None else by_id(label_maps, suffixes=LABEL_SUFFIXES))
 
 
@@ -223,14 +222,6 @@ def as_json(report: Report) -> dict[str, Any]:
         "findings": [{**f._asdict(), "places": [p._asdict() for p in f.places]} for f in report.findings],
         "status": exit_status(report.findings),
     }
-
-
-def _write(path: Path, content: str) -> None:
-    """Writes a file that is there as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.part")
-    scratch.write_text(content)
-    scratch.replace(path)
 
 
 def _printable(message: str) -> str:

@@ -1,7 +1,6 @@
 """Verifies a prepared set: every record is read and decoded, then judged by the same rules as raw files."""
 
 import argparse
-import contextlib
 from collections import Counter
 from collections.abc import Collection, Iterator
 from functools import partial
@@ -34,8 +33,7 @@ class Record(NamedTuple):
 
 def verify(args: argparse.Namespace) -> Report:
     """The report on `args.dataset` in `args.data`; raises UserError if there is no such set."""
-    with contextlib.suppress(RuntimeError):  # TensorFlow has started already: too late to choose
-        tf.config.set_visible_devices([], "GPU")
+    pipeline.hide_gpus()
     builder = pipeline.open_builder(args.data, args.dataset)
     info = builder.info
     labelled = dict(info.metadata["labelled"])

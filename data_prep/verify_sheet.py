@@ -1,6 +1,7 @@
 """A contact sheet: images beside their labels laid over them in class colours, to see that both fit."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -49,10 +50,17 @@ def draw(scenes: Sequence[Scene], names: Sequence[str]) -> Image.Image:
 
 
 def save(sheet: Image.Image, path: Path) -> None:
-    """Writes a PNG that is there as a whole or not at all."""
+    """Writes a PNG."""
+    with whole(path) as scratch:
+        sheet.save(scratch, "PNG")
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A scratch file to write to, which then becomes `path`: that is there as a whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.part")
-    sheet.save(scratch, "PNG")
+    yield scratch
     scratch.replace(path)
 
 

@@ -22,7 +22,7 @@ import jax
 from ml_collections import ConfigDict
 
 from data_prep import weights_names, weights_sources
-from uda_jax import weights
+from uda_jax import cli, weights
 from uda_jax.arrays import Arrays, check_suffix, write_arrays
 from uda_jax.config import check_config, default_config
 from uda_jax.errors import UserError
@@ -36,12 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status (2: the user can mend it)."""
     args = _parser().parse_args(argv)
     jax.config.update("jax_platforms", "cpu")  # leaves the accelerator to whoever uses it
-    try:
-        print(convert(args.source, args.to, args.config, args.discriminator, args.discriminator_aux, args.skip))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    paths = args.source, args.to, args.config, args.discriminator, args.discriminator_aux
+    return cli.answered(lambda: print(convert(*paths, args.skip)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -149,7 +145,7 @@ def _settings(model: dict[str, Any], kept: Arrays, wanted: Shapes, skip: tuple[s
         classes = next(len(array) for name, array in kept.items() if weights.part_of(name) in heads)
         settings |= {"two_levels": "aux_head" in heads, "num_classes": classes}
     gaps = weights.match(kept, wanted).missing
-    again = tuple(prefix for prefix in skip if _covers(prefix, gaps))
+    again = tuple(prefix for prefix in skip if weights.covers(prefix, gaps))
     return settings | ({"pretrained_skip": again} if again else {})
 
 
@@ -164,13 +160,9 @@ def _check_dilations(source: str, model: dict[str, Any], config: ConfigDict) -> 
 
 def _check_skip(skip: tuple[str, ...], known: list[str]) -> None:
     for prefix in skip:
-        if prefix not in weights.PARTS and not _covers(prefix, known):
+        if prefix not in weights.PARTS and not weights.covers(prefix, known):
             parts = list(dict.fromkeys(name.split(".")[0] for name in known))
             raise UserError(f"--skip={prefix}: nothing begins with that; known are {', '.join(parts)}")
-
-
-def _covers(prefix: str, names: list[str]) -> bool:
-    return any(weights.under(name, [prefix]) for name in names)
 
 
 def _differing(settings: dict[str, Any], section: ConfigDict) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from tests.conftest import SIZE, random_batch
-from tests.test_sharding import run_on
+from tests.test_sharding import eight_against_one
 from uda_jax.config import default_config
 from uda_jax.errors import UserError
 from uda_jax.losses import cross_entropy, divergence, entropy_loss
@@ -450,41 +450,11 @@ def test_a_step_compiles_once_and_runs_one_backbone_a_domain(tiny: ConfigDict) -
     assert step._cache_size() == 1
 
 
-ON_EIGHT_DEVICES = """
-import jax, numpy as np
-from tests.conftest import random_batch, shrink
-from uda_jax.config import default_config
-from uda_jax.networks import build_networks
-from uda_jax.sharding import make_mesh, replicated, split_batch
-from uda_jax.state import create_state
-from uda_jax.train import jit_step
-
-config = shrink(default_config())
-config.method = "apoda"
-config.apoda.update(warmup_steps=1, relative_eps=True)
-config.model.update(backbone="vgg16", dtype="float64", param_dtype="float64", init="he", two_levels=False)
-config.train.batch_size = 8
-networks = build_networks(config)
-assert jax.device_count() == 8
-results = []
-for devices in (jax.devices(), jax.devices()[:1]):
-    mesh = make_mesh(devices)
-    state = jax.jit(lambda: create_state(config, networks), out_shardings=replicated(mesh))()
-    step = jit_step(config, networks, mesh)
-    for seed in range(3):
-        batch = jax.device_put(random_batch(config, seed), split_batch(mesh))
-        state, metrics = step(state, batch)
-    assert metrics["rms_target"] > 0
-    results.append(jax.device_get((state.params, state.discriminator_params, metrics)))
-worst = jax.tree.map(lambda a, b: np.max(np.abs(a - b) / (1e-3 + np.abs(b))), *results)
-print("worst", max(jax.tree.leaves(worst)))
-"""
-
-
 @pytest.mark.slow
 def test_eight_devices_give_the_result_of_one() -> None:
-    output = run_on(8, ON_EIGHT_DEVICES, JAX_ENABLE_X64="1")
-    assert float(output.split()[-1]) < 1e-10
+    settings = "config.method = 'apoda'; config.model.backbone = 'vgg16'; config.apoda.update(warmup_steps=1, "
+    settings += "relative_eps=True)"
+    assert eight_against_one(settings, steps=3, check="assert metrics['rms_target'] > 0") < 1e-10
 
 
 # Settings -------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from data_prep import features
+from data_prep import features, pictures
 from data_prep.streets import build, draw
 from uda_jax.data import labels
 from uda_jax.data.streets import DOMAINS, generate
@@ -166,7 +166,7 @@ def test_unlabelled_examples_are_all_ignore() -> None:
 
 def test_resized_labels_hold_no_new_ids() -> None:
     image, label = generate("rendered", 1, SMALL)
-    small = features.resize_label(label, (31, 50))
+    small = pictures.resize_label(label, (31, 50))
     assert small.shape == (31, 50) and set(np.unique(small)) <= set(np.unique(label))
-    assert features.resize_image(image, (31, 50)).shape == (31, 50, 3)
-    assert features.resize_image(image, SMALL) is image
+    assert pictures.resize_image(image, (31, 50)).shape == (31, 50, 3)
+    assert pictures.resize_image(image, SMALL) is image

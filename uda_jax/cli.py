@@ -24,6 +24,16 @@ def run(command: Callable[[], None]) -> None:
     app.run(main, flags_parser=parse)
 
 
+def answered(command: Callable[[], None]) -> int:
+    """The exit status of a program that has parsed its own arguments: 2, and the message, for a user's mistake."""
+    try:
+        command()
+    except UserError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    return 0
+
+
 def parse(argv: Sequence[str]) -> list[str]:
     """Flags out of `argv`; the config's own complaint about an unknown name becomes a message."""
     try:

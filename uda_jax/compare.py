@@ -13,7 +13,6 @@ from absl import flags
 from ml_collections import config_flags
 
 from uda_jax import cli
-from uda_jax.config import is_finished
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Gets one directory a seed and run, and report.html.")
@@ -37,7 +36,7 @@ def compare(config: ml_collections.ConfigDict, workdir: Path, seeds: int = 1) ->
       UserError: as `uda_jax.train.train`.
     """
     from uda_jax.report import table, write_report
-    from uda_jax.train import train
+    from uda_jax.train import finish
 
     directories: dict[str, list[Path]] = {}
     for seed in range(config.seed, config.seed + seeds):
@@ -46,10 +45,7 @@ def compare(config: ml_collections.ConfigDict, workdir: Path, seeds: int = 1) ->
             directories.setdefault(label, []).append(directory)
             run = run.copy_and_resolve_references()
             run.seed = seed
-            if is_finished(directory, run):
-                continue
-            state = train(run, directory)
-            if int(state.step) < run.train.steps:
+            if not finish(run, directory):
                 sys.exit(1)  # stopped by a signal; train() has said how to go on
     title = f"{config.data.source.dataset} to {config.data.target.dataset}"
     page = write_report(directories, workdir, title)

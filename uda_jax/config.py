@@ -196,12 +196,3 @@ def claim_workdir(workdir: Path, config: ConfigDict) -> None:
             )
     workdir.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(config.to_dict(), indent=2, default=list) + "\n")
-
-
-def is_finished(workdir: Path, config: ConfigDict) -> bool:
-    """Whether `workdir` holds this very run, trained to the end and evaluated; raises as `claim_workdir`."""
-    evaluation = workdir / "evaluation.json"
-    if not evaluation.exists():
-        return False
-    claim_workdir(workdir, config)
-    return bool(json.loads(evaluation.read_text())["step"] >= config.train.steps)

@@ -18,6 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 import uda_jax
+from uda_jax import cli
 from uda_jax.arrays import SUFFIXES, check_suffix, write_arrays
 from uda_jax.config import check_config, default_config
 from uda_jax.data import labels
@@ -31,13 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status (2: the user can mend it)."""
     args = _parser().parse_args(argv)
     jax.config.update("jax_platforms", "cpu")  # leaves the accelerator to a run that may still be training
-    try:
+
+    def command() -> None:
         out = export(Path(args.checkpoint), args.format, args.out and Path(args.out), args.step)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
-    return 0
+        print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
+
+    return cli.answered(command)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -109,20 +109,23 @@ def listed_sgd(
 class Optimizers(NamedTuple):
     segmenter: optax.GradientTransformation
     discriminator: optax.GradientTransformation
-    segmenter_schedule: Schedule
+
+
+def segmenter_schedule(config: ml_collections.ConfigDict) -> Schedule:
+    """The learning rate of the segmenter's backbone by step; its heads' is `head_multiplier` times that."""
+    c = config.optimizer
+    return poly_schedule(c.learning_rate, c.schedule_steps, c.power)
 
 
 def build_optimizers(params: Params, config: ml_collections.ConfigDict) -> Optimizers:
     """SGD for the segmenter's parameters and Adam for the discriminators', as `config.optimizer` says."""
     c = config.optimizer
-    schedule = poly_schedule(c.learning_rate, c.schedule_steps, c.power)
     groups = segmenter_groups(params, c.head_multiplier, config.model.affine)
     return Optimizers(
-        listed_sgd(schedule, groups, c.momentum, c.weight_decay, c.variant),
+        listed_sgd(segmenter_schedule(config), groups, c.momentum, c.weight_decay, c.variant),
         optax.adam(
             poly_schedule(c.discriminator_learning_rate, c.schedule_steps, c.power),
             b1=c.discriminator_b1,
             b2=c.discriminator_b2,
         ),
-        schedule,
     )

@@ -13,7 +13,7 @@ import optax
 
 from uda_jax.methods import METHODS
 from uda_jax.networks import Networks
-from uda_jax.optimizers import build_optimizers
+from uda_jax.optimizers import build_optimizers, segmenter_schedule
 from uda_jax.state import TrainState
 
 Batch = dict[str, jax.Array]
@@ -78,7 +78,7 @@ def build_gradients(
             "loss": loss,
             **metrics,
             "grad_norm": optax.tree.norm(grads),
-            "learning_rate": build_optimizers(state.params, config).segmenter_schedule(state.step),
+            "learning_rate": segmenter_schedule(config)(state.step),
         }
         if not state.discriminator_params:
             return Gradients(grads, {}, batch_stats), metrics

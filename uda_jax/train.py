@@ -72,6 +72,20 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> TrainState:
     return state
 
 
+def finish(config: ml_collections.ConfigDict, workdir: Path) -> bool:
+    """Trains unless `workdir` holds this very run, trained to the end and evaluated; False if a signal stopped it.
+
+    Raises:
+      UserError: as `train`.
+    """
+    evaluation = workdir / "evaluation.json"
+    if evaluation.exists():
+        claim_workdir(workdir, config)
+        if json.loads(evaluation.read_text())["step"] >= config.train.steps:
+            return True
+    return int(train(config, workdir).step) >= config.train.steps
+
+
 def run_steps(
     config: ml_collections.ConfigDict,
     networks: Networks,

@@ -120,6 +120,11 @@ def under(name: str, prefixes: Iterable[str]) -> bool:
     return any(f"{name}.".startswith(f"{prefix}.") for prefix in prefixes)
 
 
+def covers(prefix: str, names: Iterable[str]) -> bool:
+    """Whether any of the names is `prefix` or lies under it."""
+    return any(under(name, [prefix]) for name in names)
+
+
 class Match(NamedTuple):
     """How the arrays of a file fit a model, by name.
 
@@ -267,7 +272,7 @@ def _misfit(
 def _check_skip(skip: tuple[str, ...], known: list[str]) -> None:
     """Raises UserError for a prefix that names nothing, in the file or in the model."""
     for prefix in skip:
-        if prefix not in PARTS and not any(under(name, [prefix]) for name in known):
+        if prefix not in PARTS and not covers(prefix, known):
             parts = ", ".join(dict.fromkeys([*(name.split(".")[0] for name in known), *PARTS]))
             raise UserError(f"config.model.pretrained_skip names {prefix!r}, which nothing begins with; known: {parts}")
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from data_prep.features import resize_image, resize_label
+from data_prep.pictures import resize_image, resize_label
 from tests.parity import reference as ref
 from uda_jax.data import labels
 from uda_jax.metrics import confusion_matrix, iou_per_class, mean_iou

@@ -70,8 +70,8 @@ def train_stream(
 
     Args:
       stream: {dataset: "streets/rendered", split: "train", size: (H, W), crop: () or (h, w), scale: (lo, hi),
-        flip: bool, jitter: float}. Images are resized to `size`, then augmented: see `augment.augment`; `crop` ()
-        stands for `size`. With `dct_scaling`, a bool that may be left out, JPEGs stored at twice `size` or more
+        flip: bool, jitter: float, dct_scaling: bool}. Images are resized to `size`, then augmented: see
+        `augment.augment`; `crop` () stands for `size`. With `dct_scaling`, JPEGs stored at twice `size` or more
         are shrunken while they are decoded (see `decode.decode_shrunken`): faster, and other pixels.
       batch_size: of all processes together.
       start: batches consumed before; the stream is that from 0 after `start` batches, bit for bit.
@@ -93,7 +93,7 @@ def train_stream(
     count = sum(piece.take for piece in pieces)
     epoch, consumed = divmod(start * share, count)
     root = tf.constant([seed, process_index], tf.int64)
-    decode = _decoder(builder, labels, tuple(stream.size) if stream.get("dct_scaling", False) else None)
+    decode = _decoder(builder, labels, tuple(stream.size) if stream.dct_scaling else None)
     crop = tuple(stream.crop) or tuple(stream.size)
 
     def example(index: tf.Tensor, record: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -162,7 +162,7 @@ def eval_batches(
 
 
 def _open(data_dir: str, stream: ConfigDict, labels: bool) -> tuple[tfds.core.DatasetBuilder, dict[str, Any]]:
-    _hide_gpus()
+    hide_gpus()
     info = describe(data_dir, stream.dataset, stream.split)
     if labels and not info["labelled"]:
         raise UserError(
@@ -172,7 +172,7 @@ def _open(data_dir: str, stream: ConfigDict, labels: bool) -> tuple[tfds.core.Da
     return open_builder(data_dir, stream.dataset), info
 
 
-def _hide_gpus() -> None:
+def hide_gpus() -> None:
     """TensorFlow only feeds; left alone it would take the accelerator's memory from JAX."""
     with contextlib.suppress(RuntimeError):  # TensorFlow has started already: too late to choose
         tf.config.set_visible_devices([], "GPU")
