@@ -3,12 +3,14 @@
     python -m data_prep.build --dataset=streets --out=data
     python -m benchmarks.ablation --workdir=runs/ablation --seeds=3
 
-Every run is an ordinary one in WORKDIR/<variant>/seed<n>. After each of them WORKDIR/ablation.json and
-WORKDIR/ablation.md are written anew with all that is finished. docs/apoda.md says what the variants are.
+Every run is an ordinary one in WORKDIR/<variant>/seed<n>; all but source-only go on from one warm-up a seed, whose
+steps they share. After each of them WORKDIR/ablation.json and WORKDIR/ablation.md are written anew with all that is
+finished. docs/apoda.md says what the variants are.
 """
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -79,21 +81,44 @@ def ablation(
     Raises:
       UserError: as `choose` and `uda_jax.train.train`.
     """
-    from uda_jax.train import finish
-
     chosen = choose(config, labels)
     finished: Runs = {}
     for seed in range(config.seed, config.seed + seeds):
         for label, run in chosen.items():
             directory = workdir / re.sub(r"\W+", "_", label).strip("_") / f"seed{seed}"
             run.seed = seed
-            if not finish(run, directory):
-                sys.exit(1)  # stopped by a signal; train() has said how to go on
+            if run.method != "source_only" and not directory.exists() and config.apoda.warmup_steps:
+                warmed_up = workdir / "warm_up" / f"seed{seed}"
+                _finish(_warm_up(config, seed), warmed_up)
+                start_from(warmed_up, directory)
+            _finish(run, directory)
             finished.setdefault(label, []).append(directory)
             results = collect(finished, config.apoda.warmup_steps)
             (workdir / "ablation.json").write_text(json.dumps(results, indent=1) + "\n")
             (workdir / "ablation.md").write_text(markdown(results, finished))
     return results
+
+
+def _finish(run: ml_collections.ConfigDict, directory: Path) -> None:
+    from uda_jax.train import finish
+
+    if not finish(run, directory):
+        sys.exit(1)  # stopped by a signal; train() has said how to go on
+
+
+def _warm_up(config: ml_collections.ConfigDict, seed: int) -> ml_collections.ConfigDict:
+    run = config.copy_and_resolve_references()
+    run.seed, run.train.steps = seed, min(config.apoda.warmup_steps, config.train.steps)
+    return run
+
+
+def start_from(warmed_up: Path, directory: Path) -> None:
+    """Gives a new workdir the state and the log of another run, all at once: as if its run had taken these steps."""
+    copy = directory.with_name(directory.name + ".partial")
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(warmed_up / "checkpoints", copy / "checkpoints")
+    shutil.copy(warmed_up / "metrics.jsonl", copy)
+    copy.rename(directory)
 
 
 def collect(finished: Runs, warmup_steps: int) -> dict[str, Any]:

@@ -43,7 +43,8 @@ def perturb(features: jax.Array, terms: Sequence[Term], steps: int, kind: str, k
             moved = moved + term.epsilon * direction(jax.grad(term.loss)(point), kind, term_key)
         return moved, None
 
-    moved, _ = jax.lax.scan(ascend, jnp.zeros_like(features), length=steps)
+    # Unrolled, as XLA:CPU takes a slow path for gradients of strided convolutions inside a loop.
+    moved, _ = jax.lax.scan(ascend, jnp.zeros_like(features), length=steps, unroll=True)
     return jax.lax.stop_gradient(moved)
 
 
