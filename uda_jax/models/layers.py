@@ -42,6 +42,27 @@ def _pointwise_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tup
 pointwise.defvjp(_pointwise_forward, _pointwise_backward)
 
 
+def strided_convolution(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """Convolution by a kernel [k, k, I, O] whose side the stride divides: shifted products of cells of pixels.
+
+    The same sums. XLA:CPU has no fast gradient of a convolution in loops and branches, where APODA's attack is.
+    """
+    k, s = kernel.shape[0], stride
+    height, width = ((n + 2 * padding - k) // s + 1 for n in x.shape[1:3])
+    cells = (height + k // s - 1, width + k // s - 1)
+    pads = [(padding, s * m - n - padding, 0) for n, m in zip(x.shape[1:3], cells, strict=True)]
+    x = jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *pads, (0, 0, 0)))
+    x = (
+        x.reshape(x.shape[0], cells[0], s, cells[1], s, -1)
+        .transpose(0, 1, 3, 2, 4, 5)
+        .reshape(-1, *cells, s * s * x.shape[-1])
+    )
+    kernel = kernel.reshape(k // s, s, k // s, s, *kernel.shape[2:]).transpose(0, 2, 1, 3, 4, 5)
+    kernel = kernel.reshape(k // s, k // s, -1, kernel.shape[-1])
+    shifts = [(i, j) for i in range(k // s) for j in range(k // s)]
+    return sum(pointwise(x[:, i : i + height, j : j + width], kernel[i, j]) for i, j in shifts)
+
+
 class Conv(nn.Module):
     """2-D convolution, [B, H, W, I] -> [B, H', W', O], with symmetric explicit padding.
 
@@ -74,6 +95,8 @@ class Conv(nn.Module):
         if k == 1:
             # A matrix product is several times faster than a 1x1 convolution on CPU, and the same elsewhere.
             x = pointwise(x[:, ::s, ::s], kernel[0, 0])
+        elif s > 1 and k % s == 0 and d == 1:
+            x = strided_convolution(x, kernel, s, k // 2 if self.padding is None else self.padding)
         else:
             p = d * (k // 2) if self.padding is None else self.padding
             x = jax.lax.conv_general_dilated(
