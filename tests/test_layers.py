@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from uda_jax.models.deeplab_v2 import ASPP
-from uda_jax.models.layers import BatchNorm, Conv, interpolation_matrix, max_pool_ceil, resize_align_corners
+from uda_jax.models.layers import (
+    BatchNorm,
+    Conv,
+    cell_convolution,
+    convolution,
+    interpolation_matrix,
+    max_pool_ceil,
+    pointwise,
+    resize_align_corners,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -106,3 +115,28 @@ def test_aspp_is_a_sum_of_dilated_convolutions(dilations: tuple[int, ...]) -> No
     got = jax.grad(lambda p: jnp.square(head.apply({"params": p}, x)).sum())(params)
     want = jax.grad(lambda p: jnp.square(by_convolutions(p)).sum())(params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), got, want)
+
+
+def gradients(function, *arguments: np.ndarray) -> list[np.ndarray]:
+    loss = jax.grad(lambda *a: jnp.sin(function(*a)).sum(), argnums=tuple(range(len(arguments))))
+    with jax.enable_x64(True):
+        return [np.asarray(g) for g in jax.jit(loss)(*arguments)]
+
+
+@pytest.mark.parametrize("kernel", [(4, 2, 1), (2, 2, 0), (4, 4, 0), (6, 3, 2)])
+@pytest.mark.parametrize("size", [(9, 12), (7, 10), (4, 13)])
+def test_gradient_of_the_convolution_in_cells_is_that_of_the_plain_one(
+    size: tuple[int, int], kernel: tuple[int, int, int]
+) -> None:
+    k, s, p = kernel
+    x, weights = RNG.standard_normal((2, *size, 3)), RNG.standard_normal((k, k, 3, 5))
+    ours = gradients(lambda x, w: cell_convolution(x, w, s, p), x, weights)
+    theirs = gradients(lambda x, w: convolution(x, w, s, 1, p), x, weights)
+    for mine, plain in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, plain, rtol=0, atol=1e-12)
+
+
+def test_gradient_of_the_pointwise_product_is_the_automatic_one() -> None:
+    x, weights = RNG.standard_normal((2, 5, 6, 3)), RNG.standard_normal((3, 4))
+    for ours, theirs in zip(gradients(pointwise, x, weights), gradients(lambda x, w: x @ w, x, weights), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
