@@ -79,7 +79,7 @@ def _cell_convolution_backward(
     def plain(g: jax.Array, kernel: jax.Array) -> jax.Array:
         return jax.vjp(lambda x: convolution(x, kernel, stride, 1, padding), x)[1](g)[0]
 
-    products = partial(_image_gradient, stride=stride, padding=padding, size=x.shape[1:3])
+    products = partial(_image_gradient, stride=stride, padding=padding, size=(x.shape[1], x.shape[2]))
     image_gradient = jax.lax.platform_dependent(g, kernel, cpu=products, default=plain)
     return image_gradient, jax.vjp(lambda kernel: convolution(x, kernel, stride, 1, padding), kernel)[1](g)[0]
 
