@@ -33,7 +33,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.discriminator.update(width=32, layers=4)
 
     config.adaptsegnet.update(gan="least_squares", lambda_adv_main=0.05, lambda_adv_aux=0.01)
-    config.optimizer.update(learning_rate=1e-3, schedule_steps=1200)
+    config.optimizer.update(learning_rate=1e-3, discriminator_learning_rate=1e-3, schedule_steps=1200)
     config.data.source.dataset = "folders/rendered"
     config.data.target.dataset = config.data.eval.dataset = "folders/photos"
     config.data.oracle.dataset = "folders/photos_oracle"
