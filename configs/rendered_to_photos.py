@@ -30,17 +30,17 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.update(backbone="resnet50", width=32, norm="frozen", affine="frozen", two_levels=False)
     config.model.pretrained = "weights/resnet50_halfwidth.npz"
     config.model.mean = (123.0, 117.0, 104.0)
-    config.discriminator.update(width=32, layers=4)
+    config.discriminator.width = 32
 
-    config.adaptsegnet.update(gan="least_squares", lambda_adv_main=0.05, lambda_adv_aux=0.01)
-    config.optimizer.update(learning_rate=1e-3, discriminator_learning_rate=1e-3, schedule_steps=1200)
+    config.adaptsegnet.lambda_adv_main = 0.01
+    config.optimizer.update(learning_rate=1e-3, schedule_steps=720)
     config.data.source.dataset = "folders/rendered"
     config.data.target.dataset = config.data.eval.dataset = "folders/photos"
     config.data.oracle.dataset = "folders/photos_oracle"
     for stream in (config.data.source, config.data.target, config.data.oracle):
-        stream.update(size=(240, 320), scale=(0.5, 1.0), crop=(120, 160), flip=True, jitter=0.4)
+        stream.update(size=(240, 320), flip=True, jitter=0.5)
     config.data.eval.size = (240, 320)
-    config.train.update(steps=1000, batch_size=1, log_every=20, eval_every=500, checkpoint_every=250)
+    config.train.update(steps=600, batch_size=1, log_every=10, eval_every=300, checkpoint_every=200)
     config.eval.limit = 40
     config.eval.classes = (0, 1, 2, 4, 5, 7, 8, 10, 11, 13, 18)
     return config
