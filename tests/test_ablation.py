@@ -90,7 +90,7 @@ def test_the_table_of_finished_runs(tmp_path: Path) -> None:
 
 def without_times(path: Path) -> list[dict[str, float]]:
     """The lines of training, without how fast it was; the evaluation, whole."""
-    lines = [json.loads(path.read_text())] if path.suffix == ".json" else map(json.loads, path.open())
+    lines = [json.loads(path.read_text())] if path.suffix == ".json" else map(json.loads, path.read_text().splitlines())
     return [{k: v for k, v in line.items() if k != "images_per_s"} for line in lines if "eval/miou" not in line]
 
 
