@@ -429,8 +429,8 @@ def tiny(config: ConfigDict) -> ConfigDict:
 def test_a_step_compiles_once_and_runs_one_backbone_a_domain(tiny: ConfigDict) -> None:
     """Both phases are one program. Counts its convolutions, as tests/test_step.py does without an attack.
 
-    A round of the attack runs the discriminator once a domain, and no backbone. The discriminator's input gradients are
-    matrix products on CPU.
+    A round of the attack runs the discriminator once a domain, and no backbone; the loop's body is in the program once.
+    The discriminator's input gradients are matrix products on CPU.
     """
     tiny.apoda.warmup_steps = 1
     tiny.discriminator.layers = 3
@@ -441,7 +441,7 @@ def test_a_step_compiles_once_and_runs_one_backbone_a_domain(tiny: ConfigDict) -
     backbone, layers = 15, tiny.discriminator.layers
     game = 2 * layers + 2 * layers  # forward, and gradients of kernels
     warm_up = layers  # in a branch of its own, where the game's forward is out of reach
-    attack = tiny.apoda.attack_steps * 2 * layers
+    attack = 2 * layers
     judged = 2 * layers  # the perturbed maps, for the metrics
     assert len(re.findall(r" convolution\(", text)) == 2 * (3 * backbone - 1) + game + warm_up + attack + judged
     for attacked in (False, True):

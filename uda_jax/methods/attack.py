@@ -43,8 +43,7 @@ def perturb(features: jax.Array, terms: Sequence[Term], steps: int, kind: str, k
             moved = moved + term.epsilon * direction(jax.grad(term.loss)(point), kind, term_key)
         return moved, None
 
-    # Unrolled, as XLA:CPU takes a slow path for gradients of strided convolutions inside a loop.
-    moved, _ = jax.lax.scan(ascend, jnp.zeros_like(features), length=steps, unroll=True)
+    moved, _ = jax.lax.scan(ascend, jnp.zeros_like(features), length=steps)
     return jax.lax.stop_gradient(moved)
 
 
