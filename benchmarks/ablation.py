@@ -26,18 +26,23 @@ from uda_jax.comparison import Run, percent, read_runs, table
 from uda_jax.errors import UserError
 
 HEAD_SHARE = 0.9
-STILL = {"eps_discriminator": 0.0, "eps_source": 0.0, "eps_target": 0.0}
+EPS = {"eps_discriminator": 0.01, "eps_source": 0.002, "eps_target": 0.011}
+# What the variants are changes of, whatever the config's own choice has become.
+FIRST = EPS | {"adversarial_after_warmup": False, "perturbed_losses_train": "classifier"}
+LARGER = 4
 DIAGNOSTICS = ("rms_source", "rms_target", "flip_source", "flip_target", "acc_d_main", "acc_d_main_perturbed")
 Runs = dict[str, list[Path]]  # variant -> workdirs, one a seed
 
 
 def variants(config: ml_collections.ConfigDict) -> dict[str, ml_collections.ConfigDict]:
-    """Label -> config, in the order of the table; `config` is the whole method, "all + entropy"."""
+    """Label -> config, in the order of the table; "all + entropy" is `config` with `FIRST`."""
     c = config.apoda
 
     def only(*names: str) -> dict[str, Any]:
-        return STILL | {name: c[name] for name in names} | {"lambda_ent_main": 0.0}
+        return {name: eps if name in names else 0.0 for name, eps in EPS.items()} | {"lambda_ent_main": 0.0}
 
+    kept = {"adversarial_after_warmup": True}
+    larger = {name: LARGER * eps for name, eps in EPS.items()}
     changes = {
         "warm-up, then no attack": only(),
         "+ D attack": only("eps_discriminator"),
@@ -48,13 +53,17 @@ def variants(config: ml_collections.ConfigDict) -> dict[str, ml_collections.Conf
         "random signs instead": {"attack": "noise"},
         "whole-map instead": {"attack": "map"},
         **{f"K = {k}": {"attack_steps": k} for k in (1, 3, 5) if k != c.attack_steps},
+        "adversarial loss kept": kept,
+        "kept, no attack": kept | dict.fromkeys(EPS, 0.0),
+        f"kept, eps x {LARGER}": kept | larger,
+        f"kept, eps x {LARGER}, backbone too": kept | larger | {"perturbed_losses_train": "classifier+backbone"},
     }
     runs = {label: config.copy_and_resolve_references() for label in ("source-only", "AdaptSegNet", *changes)}
     runs["source-only"].method = "source_only"
     runs["AdaptSegNet"].method = "adaptsegnet"
     runs["AdaptSegNet"].adaptsegnet.update(gan=c.gan, lambda_adv_main=c.lambda_adv_main)
     for label, change in changes.items():
-        runs[label].apoda.update(change)
+        runs[label].apoda.update(FIRST | change)
     return runs
 
 
@@ -108,6 +117,7 @@ def _finish(run: ml_collections.ConfigDict, directory: Path) -> None:
 
 def _warm_up(config: ml_collections.ConfigDict, seed: int) -> ml_collections.ConfigDict:
     run = config.copy_and_resolve_references()
+    run.apoda.update(FIRST)  # as the variants: so a changed default does not lock an old warm-up out
     run.seed, run.train.steps = seed, min(config.apoda.warmup_steps, config.train.steps)
     return run
 

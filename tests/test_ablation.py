@@ -27,11 +27,15 @@ def test_what_the_variants_switch() -> None:
     assert sizes["+ F attack on target"] == (0, 0, 0.011)
     assert sizes["all"] == sizes["all + entropy"] == sizes["random signs instead"] == sizes["K = 5"] == everything
     entropy = {label for label, run in runs.items() if run.method == "apoda" and run.apoda.lambda_ent_main}
-    assert entropy == {"all + entropy", "random signs instead", "whole-map instead", "K = 1", "K = 5"}
+    kept = {"adversarial loss kept", "kept, no attack", "kept, eps x 4", "kept, eps x 4, backbone too"}
+    assert entropy == {"all + entropy", "random signs instead", "whole-map instead", "K = 1", "K = 5"} | kept
+    ours = {label: run.apoda for label, run in runs.items() if run.method == "apoda"}
+    assert {label for label, c in ours.items() if c.adversarial_after_warmup} == kept
+    assert sizes["kept, no attack"] == (0, 0, 0)
     assert [runs[label].apoda.attack_steps for label in ("K = 1", "all", "K = 5")] == [1, 3, 5]
-    assert runs["all + entropy"] == streets_apoda.get_config()
-    theirs, ours = runs["AdaptSegNet"].adaptsegnet, runs["all"].apoda
-    assert (theirs.gan, theirs.lambda_adv_main) == (ours.gan, ours.lambda_adv_main) == ("least_squares", 0.05)
+    assert runs["adversarial loss kept"] == streets_apoda.get_config()
+    for game in (runs["AdaptSegNet"].adaptsegnet, ours["all"]):
+        assert (game.gan, game.lambda_adv_main) == ("least_squares", 0.05)
 
 
 def test_mistakes() -> None:

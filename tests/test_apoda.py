@@ -239,7 +239,8 @@ def test_without_steps_the_objective_is_cross_entropy_and_entropy(world: World) 
     ce = cross_entropy(world.logits(world.features["source"]), world.label)
     entropy = entropy_loss(jax.nn.softmax(world.logits(world.features["target"])))
     for off in (still, {"attack_steps": 0}):
-        loss, metrics = jax.jit(world.set(**off, **weights).loss)(world.head, world.features)
+        world = world.set(**off, **weights, adversarial_after_warmup=False)
+        loss, metrics = jax.jit(world.loss)(world.head, world.features)
         np.testing.assert_allclose(loss, 1.7 * ce + 0.1 * entropy, rtol=1e-14)
         assert metrics["rms_source"] == metrics["flip_target"] == metrics["loss_consistency"] == 0
 
@@ -287,7 +288,7 @@ def dot(a: Any, b: Any) -> Any:
 def test_gradients_agree_with_finite_differences(world: World) -> None:
     """For head and features at once, with the whole attack in between: its signs are constant around a point."""
     world = world.set(perturbed_losses_train="classifier+backbone", lambda_consistency=0.0)
-    world = world.set(adversarial_after_warmup=True, lambda_adv_main=1.0)
+    world = world.set(lambda_adv_main=1.0)
     loss = jax.jit(jax.value_and_grad(lambda point: world.loss(*point)[0]))
     point = (world.head, world.features)
     way = random_like(point)
@@ -312,9 +313,8 @@ def test_the_consistency_has_a_fixed_reference(world: World, kind: str) -> None:
 
 
 def test_the_adversarial_loss_after_the_warm_up(world: World) -> None:
-    world = world.set(attack_steps=0)
-    off, metrics = jax.jit(world.loss)(world.head, world.features)
-    world = world.set(adversarial_after_warmup=True, lambda_adv_main=0.5)
+    world = world.set(attack_steps=0, lambda_adv_main=0.5)
+    off, metrics = jax.jit(world.set(adversarial_after_warmup=False).loss)(world.head, world.features)
     on, more = jax.jit(world.loss)(world.head, world.features)
     assert "loss_adv_main" not in metrics
     np.testing.assert_allclose(on - off, 0.5 * more["loss_adv_main"], rtol=1e-10)
@@ -323,8 +323,9 @@ def test_the_adversarial_loss_after_the_warm_up(world: World) -> None:
     np.testing.assert_allclose(more["loss_adv_main"], np.log1p(np.exp(domain_logits)).mean(), rtol=1e-10)
 
 
-def test_the_warm_up_is_adaptsegnet_and_ends_on_time(world: World) -> None:
-    world = world.set(warmup_steps=2, eps_discriminator=0.0)
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_warm_up_is_adaptsegnet_and_ends_on_time(world: World, kept: bool) -> None:
+    world = world.set(warmup_steps=2, eps_discriminator=0.0, adversarial_after_warmup=kept)
     loss = jax.jit(world.loss)
     warm, after = loss(world.head, world.features, 1), loss(world.head, world.features, 2)
     assert loss._cache_size() == 1
@@ -334,7 +335,8 @@ def test_the_warm_up_is_adaptsegnet_and_ends_on_time(world: World) -> None:
     )
     np.testing.assert_allclose(warm[0], theirs, rtol=1e-12)
     np.testing.assert_allclose(warm[1]["loss_adv_main"], metrics["loss_adv_main"], rtol=1e-12)
-    assert warm[1]["rms_source"] == warm[1]["loss_perturbed_source"] == after[1]["loss_adv_main"] == 0
+    assert warm[1]["rms_source"] == warm[1]["loss_perturbed_source"] == 0
+    assert (after[1]["loss_adv_main"] != 0) == kept
     never, _ = jax.jit(world.set(warmup_steps=0).loss)(world.head, world.features)
     np.testing.assert_allclose(after[0], never, rtol=1e-12)
 
@@ -439,11 +441,10 @@ def test_a_step_compiles_once_and_runs_one_backbone_a_domain(tiny: ConfigDict) -
     step = jax.jit(build_step(tiny, networks))
     text = step.lower(state, random_batch(tiny)).compile().as_text()
     backbone, layers = 15, tiny.discriminator.layers
-    game = 2 * layers + 2 * layers  # forward, and gradients of kernels
-    warm_up = layers  # in a branch of its own, where the game's forward is out of reach
+    game = 2 * layers + 2 * layers  # forward (the adversarial loss's is the target's), and gradients of kernels
     attack = 2 * layers
     judged = 2 * layers  # the perturbed maps, for the metrics
-    assert len(re.findall(r" convolution\(", text)) == 2 * (3 * backbone - 1) + game + warm_up + attack + judged
+    assert len(re.findall(r" convolution\(", text)) == 2 * (3 * backbone - 1) + game + attack + judged
     for attacked in (False, True):
         state, metrics = step(state, random_batch(tiny))
         assert (metrics["rms_source"] > 0) == (metrics["rms_target"] > 0) == attacked

@@ -41,7 +41,7 @@ def default_config() -> ml_collections.ConfigDict:
         | {
             "warmup_steps": 0,  # of AdaptSegNet, before the first attack
             "lambda_adv_main": 0.001,  # in the warm-up, and after it if
-            "adversarial_after_warmup": False,
+            "adversarial_after_warmup": True,
             "attack_steps": 3,  # K
             "eps_discriminator": 0.01,  # eps1, both domains
             "eps_source": 0.002,  # eps2, against the cross entropy
@@ -76,7 +76,7 @@ def segmenter_loss(
 ) -> tuple[jax.Array, Scalars]:
     """CE(source), plus the adversarial loss in the warm-up, plus the perturbed losses and the entropy after it.
 
-    Metrics of the phase that is not running are zero.
+    With `adversarial_after_warmup` the adversarial loss stays. Metrics of the phase that is not running are zero.
     """
     c = config.apoda
     loss, metrics = supervised_loss(outputs["source"], batch["source_label"], 0.0)
@@ -88,14 +88,17 @@ def segmenter_loss(
     def invariant() -> tuple[jax.Array, Scalars]:
         loss, metrics = perturbed_loss(params, discriminator_params, outputs, batch, key, config, networks)
         metrics["loss_ent_main"] = entropy_loss(jax.nn.softmax(outputs["target"].main))
-        loss = loss + c.lambda_ent_main * metrics["loss_ent_main"]
-        if c.adversarial_after_warmup:
-            more_loss, more = adversarial()
-            loss, metrics = loss + more_loss, metrics | more
-        return loss, metrics
+        return loss + c.lambda_ent_main * metrics["loss_ent_main"], metrics
 
-    extra, more = either(step < c.warmup_steps, adversarial, invariant) if c.warmup_steps else invariant()
-    return loss + extra, metrics | more
+    def warm_up() -> tuple[jax.Array, Scalars]:
+        return (jnp.zeros_like(loss), {}) if c.adversarial_after_warmup else adversarial()
+
+    parts = [either(step < c.warmup_steps, warm_up, invariant) if c.warmup_steps else invariant()]
+    if c.adversarial_after_warmup:
+        parts.append(adversarial())
+    for part, more in parts:
+        loss, metrics = loss + part, metrics | more
+    return loss, metrics
 
 
 def discriminator_loss(
