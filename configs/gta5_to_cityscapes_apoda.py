@@ -5,7 +5,7 @@ Command:   python -m uda_jax.main --config=configs/gta5_to_cityscapes_apoda.py -
            and with VGG-16: --config=configs/gta5_to_cityscapes_apoda.py:vgg16 (and its weights)
 Data and hardware: as configs/gta5_to_cityscapes_adaptsegnet.py.
 Time:      not measured on an accelerator. On 2 CPU cores a step at 512x256 takes 1.15 times as long as one of
-           AdaptSegNet, 8.1 s (measured here: python -m benchmarks.step --config=configs/gta5_to_cityscapes_apoda.py
+           AdaptSegNet, 8.7 s (measured here: python -m benchmarks.step --config=configs/gta5_to_cityscapes_apoda.py
            --methods=adaptsegnet,apoda --size=512x256).
 Expect:    45.9 mIoU on Cityscapes val with ResNet-101, 38.0 with VGG-16 (published). Not reproduced here: neither data
            set could be had, and the paper's constants are not known.
