@@ -9,15 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
-from data_prep import build, verify, verify_ids, verify_rules, verify_scan, verify_sheet
+from data_prep import verify, verify_ids, verify_scan, verify_sheet
 from data_prep.verify_rules import FAULT, NOTE, WARNING
-from data_prep.verify_scan import Facts, Item
+from data_prep.verify_scan import Item
 from tests import raw_trees
 from tests.raw_trees import SIZE, WRITERS, raw_ids, save, scene
-from uda_jax.data import labels, pipeline
+from uda_jax.data import labels
 
 EXPECTED = {"count", "unusual-size", "missing-class"}  # of a tree that is only small
 
@@ -80,7 +79,7 @@ def test_splits_that_are_not_there_are_counted_too(tmp_path):
 # Faults: a function plants each below a clean GTA5 tree and returns the files that must be named.
 
 
-def _truncate(path: Path) -> list[Path]:
+def truncate(path: Path) -> list[Path]:
     path.write_bytes(path.read_bytes()[:-200])
     return [path]
 
@@ -125,8 +124,8 @@ TRAIN_IDS = scene("rendered", 2)[1]
 PLANTS: dict[str, tuple[Callable[[Path], list[Path]], str, str]] = {
     "a missing label": (lambda r: _remove(r / LABEL, r / IMAGE), "image-without-label", FAULT),
     "a missing image": (lambda r: _remove(r / IMAGE, r / LABEL), "label-without-image", FAULT),
-    "a truncated image": (lambda r: _truncate(r / IMAGE), "unreadable-image", FAULT),
-    "a truncated label": (lambda r: _truncate(r / LABEL), "unreadable-label", FAULT),
+    "a truncated image": (lambda r: truncate(r / IMAGE), "unreadable-image", FAULT),
+    "a truncated label": (lambda r: truncate(r / LABEL), "unreadable-label", FAULT),
     "a flipped bit in an image": (lambda r: _flip(r / IMAGE), "unreadable-image", FAULT),
     "a flipped bit in a label": (lambda r: _flip(r / LABEL), "unreadable-label", FAULT),
     "an empty file": (lambda r: _write(r / IMAGE, b""), "unreadable-image", FAULT),
@@ -166,7 +165,7 @@ def test_a_planted_fault_is_found_and_nothing_else(tmp_path, plant):
 
 def test_every_faulty_file_is_listed_not_only_the_first(tmp_path, capsys):
     WRITERS["gta5"](tmp_path, count=8)
-    bad = [_truncate(tmp_path / "images" / f"{k:05}.png")[0] for k in range(2, 8)]
+    bad = [truncate(tmp_path / "images" / f"{k:05}.png")[0] for k in range(2, 8)]
     _, found = run(tmp_path, "--dataset=gta5", f"--raw={tmp_path}", "--show=4")
     assert surprising(found) == {"unreadable-image": (FAULT, [str(path) for path in bad])}
     report = capsys.readouterr().out
@@ -313,8 +312,8 @@ def test_names_of_any_kind_are_printed(tmp_path, capsys, name):
 
 def test_a_sample_is_even_repeatable_and_said_to_be_one(tmp_path):
     root = pictures(tmp_path, count=9)
-    _truncate(root / "images" / "4.png")
-    _truncate(root / "images" / "5.png")
+    truncate(root / "images" / "4.png")
+    truncate(root / "images" / "5.png")
     runs = [run(tmp_path, "--dataset=folders", f"--split=train={root}", "--limit=3") for _ in range(2)]
     assert runs[0] == runs[1]
     status, found = runs[0]
@@ -350,205 +349,6 @@ def test_no_damage_stops_the_reading(tmp_path, suffix):
         assert facts.label_size == SIZE and not facts.label_error
         if suffix == ".png" and path.read_bytes() != good.getvalue():
             assert facts.image_error  # checksums leave nothing unseen
-
-
-# The rules over many scenes
-
-
-def _facts(classes: dict[str, float], count: int = 100) -> list[Facts]:
-    ids = {**dict(zip(labels.NAMES, range(19), strict=True)), "ignored": labels.IGNORE}
-    pixels = {ids[name]: round(1e6 * share) for name, share in classes.items()}
-    return [Facts("train", str(k), f"{k}.png", f"{k}.png", classes=pixels) for k in range(count)]
-
-
-def _published(name: str) -> dict[str, float]:
-    shares = {n: s / 100 for n, s in zip(labels.NAMES, verify_ids.SHARES[name], strict=True) if s}
-    return {**shares, "ignored": 1 - sum(shares.values())}
-
-
-@pytest.mark.parametrize("name", verify_ids.SHARES)
-def test_published_shares_are_as_expected_and_others_are_not(name):
-    spec = verify.spec_of(verify.RAW_SETS[name])
-    right = _published(name)
-    assert list(verify_rules.shares(spec, _facts(right))) == []
-    scarce = {**right, "building": right["building"] / 4, "ignored": right["ignored"] + 3 / 4 * right["building"]}
-    (off,) = verify_rules.shares(spec, _facts(scarce))
-    assert off.kind == "class-shares" and off.what.count("published ") == 2 and "building" in off.what
-    assert list(verify_rules.shares(spec, _facts(scarce, count=10))) == []  # too few to compare
-    (missing,) = verify_rules.shares(spec, _facts({n: s for n, s in right.items() if n != "bus"}))
-    assert missing.kind == "missing-class" and missing.what.endswith(": bus") and missing.severity == WARNING
-
-
-def test_mostly_ignored_pixels_and_unlikely_classes_are_warnings():
-    spec = verify.spec_of(verify.RAW_SETS["visda17"])
-    found = verify_rules.shares(spec, _facts({"ignored": 0.6, "road": 0.4}))
-    assert [f.kind for f in found] == ["ignored-share", "missing-class"]
-    found = verify_rules.shares(spec, _facts({"car": 0.9, "road": 0.1}))
-    assert [f.kind for f in found] == ["unlike-streets", "missing-class"]
-
-
-def test_few_strange_labels_among_many_are_only_a_warning():
-    spec = verify.spec_of(verify.RAW_SETS["gta5"])
-    facts = _facts(_published("gta5"), count=100)
-    facts[3] = facts[3]._replace(mistaken="train")
-    assert [f.severity for f in verify_rules.wrong_ids(spec, facts)] == [WARNING]
-    assert [f.severity for f in verify_rules.wrong_ids(spec, facts[:20])] == [FAULT]
-
-
-@pytest.mark.parametrize("true", verify_ids.TABLES)
-@pytest.mark.parametrize("domain", ["rendered", "camera"])
-def test_ids_are_told_apart_file_by_file(true, domain):
-    for seed in range(12):
-        stored = raw_ids(scene(domain, seed)[1], true, {"train": 255}.get(true, 0))
-        bands = [verify_scan.histogram(rows) for rows in np.array_split(stored, verify_ids.BANDS)]
-        pixels = {value: tuple(band.get(value, 0) for band in bands) for value in np.unique(stored).tolist()}
-        for expected in labels.TABLES:
-            same = true == expected or (true, expected) == ("cityscapes", "gta5")
-            assert verify_ids.mistaken_for(pixels, expected) == ("" if same else true)
-
-
-# The contact sheet
-
-
-def test_the_overlay_shows_class_colours_and_leaves_ignored_pixels():
-    image = np.full((4, 6, 3), 100, np.uint8)
-    train_ids = np.full((2, 3), 255, np.uint8)
-    train_ids[0, 0] = 13
-    over = verify_sheet.overlay(image, train_ids, labels.NAMES)
-    car = np.array(labels.CLASSES[13].color)
-    np.testing.assert_array_equal(over[:2, :2], np.broadcast_to((0.4 * 100 + 0.6 * car).round(), (2, 2, 3)))
-    assert (over[2:] == 100).all() and (over[:, 2:] == 100).all()
-
-
-def test_evenly_takes_the_ends_and_no_item_twice():
-    assert verify_sheet.evenly(range(10), 4) == [0, 3, 6, 9]
-    assert verify_sheet.evenly(range(3), 7) == [0, 1, 2]
-    assert verify_sheet.evenly(range(5), 1) == [0]
-    for count in range(2, 9):
-        assert len(set(verify_sheet.evenly(range(9), count))) == count
-
-
-# Prepared sets
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """folders/mine: train with three labelled scenes in one file, and two without labels in "target"."""
-    root = tmp_path_factory.mktemp("prepared")
-    target = pictures(root / "raw", "target", count=2, seed=20) / "images"
-    splits = [f"--split=train={pictures(root / 'raw')}", f"--split=target={target}"]
-    assert build.main(["--dataset=folders", "--name=mine", f"--out={root}", *splits]) == 0
-    return root
-
-
-@pytest.fixture
-def prepared(built, tmp_path) -> Path:
-    """A copy of `built` to spoil."""
-    shutil.copytree(built / "folders", tmp_path / "folders")
-    return tmp_path
-
-
-def run_prepared(root: Path, *more: str) -> tuple[int, dict[str, dict]]:
-    return run(root, "--dataset=folders/mine", f"--data={root}", *more)
-
-
-def shard(root: Path) -> Path:
-    (path,) = (root / "folders" / "mine").glob("*/*-train.tfrecord-*")
-    return path
-
-
-def rewrite(path: Path, change: Callable[[list[tf.train.Example]], None]) -> None:
-    """Changes the examples of a file of records."""
-    examples = [tf.train.Example.FromString(r) for r in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()]
-    change(examples)
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for example in examples:
-            writer.write(example.SerializeToString())
-
-
-def stored(example: tf.train.Example, key: str) -> list[bytes]:
-    return example.features.feature[key].bytes_list.value
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def test_a_prepared_set_passes(prepared):
-    status, found = run_prepared(prepared, f"--sheet={prepared / 'sheet.png'}")
-    assert status == 0 and surprising(found) == {}
-    assert (prepared / "sheet.png").is_file()
-
-
-def test_the_streets_pass(data_dir, tmp_path):
-    status, found = run(tmp_path, "--dataset=streets/camera", f"--data={data_dir}", "--limit=6")
-    assert status == 0 and list(surprising(found)) == ["sample"]
-
-
-def _stored_label_ids(examples: list[tf.train.Example]) -> None:
-    for k, example in enumerate(examples):
-        stored(example, "label")[0] = _png(raw_ids(scene("camera", k)[1], "cityscapes", 0))
-
-
-def _stored_damage(key: str) -> Callable[[list[tf.train.Example]], None]:
-    def change(examples: list[tf.train.Example]) -> None:
-        encoded = stored(examples[1], key)[0]
-        stored(examples[1], key)[0] = encoded[:-60]
-
-    return change
-
-
-def _same_id(examples: list[tf.train.Example]) -> None:
-    stored(examples[1], "id")[0] = stored(examples[0], "id")[0]
-
-
-def _other_label(examples: list[tf.train.Example]) -> None:
-    stored(examples[1], "label")[0] = _png(scene("camera", 12)[1])
-
-
-def _smaller_label(examples: list[tf.train.Example]) -> None:
-    for example in examples:
-        stored(example, "label")[0] = _png(scene("camera", 12, (16, 32))[1])
-
-
-STORED_PLANTS = {
-    "label ids": (_stored_label_ids, {"wrong-ids", "statistics"}),
-    "a broken image": (_stored_damage("image"), {"unreadable-image"}),
-    "a broken label": (_stored_damage("label"), {"unreadable-label", "statistics"}),
-    "an id twice": (_same_id, {"repeated-id"}),
-    "a record less": (lambda examples: examples.pop(), {"damaged-file", "statistics"}),
-    "other labels than were counted": (_other_label, {"statistics"}),
-    "labels of no size that is recorded": (_smaller_label, {"different-sizes", "statistics"}),
-}
-
-
-@pytest.mark.parametrize("plant", STORED_PLANTS)
-def test_a_fault_in_the_records_is_found(prepared, plant):
-    change, kinds = STORED_PLANTS[plant]
-    rewrite(shard(prepared), change)
-    status, found = run_prepared(prepared)
-    assert status == 1
-    assert {kind for kind, finding in found.items() if finding["severity"] == FAULT} == kinds
-    assert all(found[kind]["places"] for kind in kinds)
-
-
-def test_a_truncated_file_of_records_is_named_and_the_rest_is_read(prepared):
-    _truncate(shard(prepared))
-    status, found = run_prepared(prepared)
-    assert status == 1 and found["damaged-file"]["places"][0]["file"] == str(shard(prepared))
-    assert "after record 2" in found["damaged-file"]["places"][0]["remark"]
-    assert found["sample"]["what"] == "4 of 5 scenes were read"
-
-
-def test_labels_at_full_size_beside_smaller_images_are_right(tmp_path):
-    WRITERS["cityscapes"](tmp_path / "raw")
-    arguments = ["--dataset=cityscapes", f"--raw={tmp_path / 'raw'}", f"--out={tmp_path}", "--size=32x16"]
-    assert build.main([*arguments, "--workers=1"]) == 0
-    status, found = run(tmp_path, "--dataset=cityscapes", f"--data={tmp_path}")
-    assert status == 0 and surprising(found) == {} and "count" in found
-    assert pipeline.describe(str(tmp_path), "cityscapes", "val")["labelled"]
 
 
 # What cannot run
