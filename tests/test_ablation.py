@@ -86,10 +86,17 @@ def test_the_table_of_finished_runs(tmp_path: Path) -> None:
     assert found["rms_source"] == pytest.approx(0.03)  # of the lines whose every step is after the warm-up
     assert found["flip_source/car"] == pytest.approx(0.25)
     page = ablation.markdown(results, finished)
-    assert "| source-only | 1 | 40.0 | 50.0 | 20.0 | - / - | - / - | - | - |" in page
-    row = "| all | 2 | 53.3 ± 4.7 | 70.0 ± 0.0 | 20.0 ± 14.1 | 3.0 ± 0.0 / 50.0 ± 0.0 | 50.0 ± 0.0 / 50.0 ± 0.0 |"
-    assert row in page
+    assert "| source-only | 1 | 40.0 | - | 50.0 | 20.0 | - / - | - / - | - | - |" in page
+    row = "| 70.0 ± 0.0 | 20.0 ± 14.1 | 3.0 ± 0.0 / 50.0 ± 0.0 | 50.0 ± 0.0 / 50.0 ± 0.0 |"
+    assert f"| all | 2 | 53.3 ± 4.7 | - {row}" in page
     assert "| sign" in page  # the classes' table
+    reference = [
+        write_run(tmp_path / "d", [0.6, 0.5, 0.1, None], []),
+        write_run(tmp_path / "e", [0.6, 0.5, 0.3, None], []),
+    ]
+    page = ablation.markdown(ablation.collect(finished := finished | {"AdaptSegNet": reference}, 20), finished)
+    assert f"| all | 2 | 53.3 ± 4.7 | 10.0 ± 0.0 {row}" in page  # seed by seed, not 10.0 ± 6.7
+    assert "| source-only | 1 | 40.0 | 0.0 | 50.0" in page  # of the seeds that both have
 
 
 def without_times(metrics: str) -> list[dict[str, float]]:

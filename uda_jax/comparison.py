@@ -177,6 +177,7 @@ def percent(ratios: np.ndarray) -> str:
     mean, sd = spread(100 * np.asarray(ratios))
     if np.isnan(mean):
         return "-"
+    mean = round(mean, 1) + 0.0  # never -0.0
     return f"{mean:.1f}" if sd is None else f"{mean:.1f} ± {sd:.1f}"
 
 
