@@ -213,8 +213,8 @@ def markdown(results: Mapping[str, Any], finished: Runs) -> str:
     return f"""\
 IoU in % on {data["dataset"]} {data["split"]}, {data["images"]} images, after {results["steps"]} steps; mean ± sample
 standard deviation over seeds. Differences to AdaptSegNet are taken seed by seed. Head classes, from the most frequent
-down to 90 % of the labelled pixels: {", ".join(results["head"])}; tail: {", ".join(results["tail"])}. RMS, flips (source /
-target) and the accuracies of D, in %, are means over the logged steps after the warm-up.
+down to 90 % of the labelled pixels: {", ".join(results["head"])}; tail: {", ".join(results["tail"])}. RMS, flips
+(source / target) and the accuracies of D, in %, are means over the logged steps after the warm-up.
 
 {chr(10).join(lines)}
 
