@@ -4,9 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks import ablation
+from benchmarks import ablation, attack_direction
 from configs import demo, streets_apoda
 from uda_jax.config import check_config
 from uda_jax.errors import UserError
@@ -122,8 +123,12 @@ def test_the_command_trains_reports_and_resumes(data_dir: Path, tmp_path: Path) 
     assert list(results["variants"]) == ["source-only", "all"]
     assert results["variants"]["all"][0]["diagnostics"]["rms_target"] > 0
     assert (tmp_path / "x" / "all" / "seed0" / "evaluation.json").exists()
+    gap, moved = attack_direction.mean_features_and_moves(tmp_path / "x" / "all" / "seed0")
+    assert gap.shape == moved["source"].shape == moved["target"].shape == (32,)
+    assert np.abs(moved["source"]).max() > 0 and gap.any() and (moved["source"] != moved["target"]).any()
     unshared = [sys.executable, "-m", "uda_jax.main", "--config=configs/streets_apoda.py", *command[4:-1]]
     unshared += [f"--workdir={tmp_path}/y", "--config.apoda.lambda_ent_main=0.0"]
+    unshared += ["--config.apoda.adversarial_after_warmup=False"]
     subprocess.run(unshared, cwd=ROOT, check=True, env=dict(os.environ))
     evaluations, metrics = (
         [(run / name).read_text() for run in (tmp_path / "x" / "all" / "seed0", tmp_path / "y")]
