@@ -4,7 +4,7 @@ Command:   python -m data_prep.build --dataset=streets --out=data
            python -m uda_jax.compare --config=configs/streets_apoda.py --workdir=runs/streets_apoda
            and the ablation: python -m benchmarks.ablation --workdir=runs/ablation
 Hardware:  2 CPU cores.
-Time:      APODA 5 minutes, the ablation 55 minutes a seed, each on one of the cores while another training had the other
+Time:      APODA 5 minutes, the ablation 55 minutes a seed, each on one core while another training had the other
            (measured here).
 Expect:    mIoU over 3 seeds (measured here): 18.6 +- 0.4, AdaptSegNet 18.2 +- 0.5, source-only 15.3 +- 0.3;
            docs/apoda_ablation.md has the rest.
