@@ -26,9 +26,9 @@ from uda_jax.comparison import Run, percent, read_runs, table
 from uda_jax.errors import UserError
 
 HEAD_SHARE = 0.9
-EPS = {"eps_discriminator": 0.01, "eps_source": 0.002, "eps_target": 0.011}
+EPS = ("eps_discriminator", "eps_source", "eps_target")
 # What the variants are changes of, whatever the config's own choice has become.
-FIRST = EPS | {"adversarial_after_warmup": False, "perturbed_losses_train": "classifier"}
+FIRST = {"adversarial_after_warmup": False, "perturbed_losses_train": "classifier"}
 LARGER = 4
 DIAGNOSTICS = ("rms_source", "rms_target", "flip_source", "flip_target", "acc_d_main", "acc_d_main_perturbed")
 Runs = dict[str, list[Path]]  # variant -> workdirs, one a seed
@@ -39,10 +39,10 @@ def variants(config: ml_collections.ConfigDict) -> dict[str, ml_collections.Conf
     c = config.apoda
 
     def only(*names: str) -> dict[str, Any]:
-        return {name: eps if name in names else 0.0 for name, eps in EPS.items()} | {"lambda_ent_main": 0.0}
+        return {name: c[name] if name in names else 0.0 for name in EPS} | {"lambda_ent_main": 0.0}
 
     kept = {"adversarial_after_warmup": True}
-    larger = {name: LARGER * eps for name, eps in EPS.items()}
+    larger = {name: LARGER * c[name] for name in EPS}
     changes = {
         "warm-up, then no attack": only(),
         "+ D attack": only("eps_discriminator"),

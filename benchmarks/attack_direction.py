@@ -8,13 +8,17 @@ not read.
 """
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from uda_jax import cli
 from uda_jax.data import pipeline
+from uda_jax.errors import UserError
 from uda_jax.export import find_step, read_config, restore_weights
 from uda_jax.methods.apoda import DOMAINS, attacked_losses
 from uda_jax.methods.attack import perturb
@@ -24,9 +28,23 @@ BATCHES, BATCH_SIZE = 12, 8
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.attack_direction", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.attack_direction",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("workdir", nargs="+", type=Path)
-    for workdir in parser.parse_args().workdir:
+    workdirs = parser.parse_args().workdir
+    sys.exit(cli.answered(lambda: report(workdirs)))
+
+
+def report(workdirs: Sequence[Path]) -> None:
+    """Prints two lines a run.
+
+    Raises:
+      UserError: no training run there, or none with a discriminator.
+    """
+    for workdir in workdirs:
         gap, moved = mean_features_and_moves(workdir)
         for domain, way in (("source", gap), ("target", -gap)):
             along = moved[domain] @ way
@@ -38,8 +56,10 @@ def mean_features_and_moves(workdir: Path) -> tuple[np.ndarray, dict[str, np.nda
     """(mean target features minus mean source features, mean perturbation by domain), each float64 [C]."""
     config = read_config(workdir)
     config.apoda.update(eps_source=0.0, eps_target=0.0)
-    state = restore_weights(workdir, config, find_step(workdir, None))
-    networks = build_networks(config)
+    state = restore_weights(workdir, config, find_step(workdir))
+    if "main" not in state.discriminator_params:
+        raise UserError(f"{workdir} was trained with {config.method!r}, without a discriminator: name a run of 'apoda'")
+    networks = build_networks(config).full_precision()  # as the attack is computed in training
 
     @jax.jit
     def means(batch: dict[str, Any], key: jax.Array) -> Any:

@@ -35,6 +35,11 @@ def test_what_the_variants_switch() -> None:
     assert sizes["kept, no attack"] == (0, 0, 0)
     assert [runs[label].apoda.attack_steps for label in ("K = 1", "all", "K = 5")] == [1, 3, 5]
     assert runs["adversarial loss kept"] == streets_apoda.get_config()
+    config = streets_apoda.get_config()
+    config.apoda.eps_discriminator = 0.02  # as from the command line
+    runs = ablation.variants(config)
+    larger = [runs[label].apoda.eps_discriminator for label in ("+ D attack", "adversarial loss kept", "kept, eps x 4")]
+    assert larger == [0.02, 0.02, 0.08]
     for game in (runs["AdaptSegNet"].adaptsegnet, ours["all"]):
         assert (game.gan, game.lambda_adv_main) == ("least_squares", 0.05)
 
@@ -126,6 +131,8 @@ def test_the_command_trains_reports_and_resumes(data_dir: Path, tmp_path: Path) 
     gap, moved = attack_direction.mean_features_and_moves(tmp_path / "x" / "all" / "seed0")
     assert gap.shape == moved["source"].shape == moved["target"].shape == (32,)
     assert np.abs(moved["source"]).max() > 0 and gap.any() and (moved["source"] != moved["target"]).any()
+    with pytest.raises(UserError, match=r"source_only/seed0 was trained with 'source_only', without a discriminator"):
+        attack_direction.report([tmp_path / "x" / "source_only" / "seed0"])
     unshared = [sys.executable, "-m", "uda_jax.main", "--config=configs/streets_apoda.py", *command[4:-1]]
     unshared += [f"--workdir={tmp_path}/y", "--config.apoda.lambda_ent_main=0.0"]
     unshared += ["--config.apoda.adversarial_after_warmup=False"]
