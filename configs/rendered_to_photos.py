@@ -10,7 +10,7 @@ Time:      source-only 11, AdaptSegNet 23, oracle 11 minutes on one core each, t
 Expect:    mIoU over the 11 classes, 101 images, 3 seeds (measured here): source-only 34.6 +- 1.9, AdaptSegNet
            34.3 +- 2.5, oracle 40.5 +- 0.8; 227 rendered images with labels, 367 photographs without. Adaptation gains
            nothing on this pair; docs/photos.md has the classes and what is known of the reasons.
-Variant:   multi-level with --config.model.two_levels=True (and its own workdir): 33.5 +- 3.0, 27 minutes (measured here).
+Variant:   multi-level with --config.model.two_levels=True and its own workdir: 33.5 +- 3.0, 27 minutes (measured here).
 
 The game is the published one, with a discriminator of half width. Batch norm is frozen, so one image a step is enough;
 the learning rate is four times the published one, for a schedule that is a two-hundredth of its length. Rendered trees
