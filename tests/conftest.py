@@ -34,7 +34,9 @@ def shrink(config: ConfigDict, data_dir: str = "data") -> ConfigDict:
     """The same recipe with a tiny network, tiny images and few steps; what makes it that recipe stays."""
     config = config.copy_and_resolve_references()
     deep = config.model.backbone != "vgg16"
-    config.model.update(width=4, stem_width=4, pretrained="", backbone="resnet18" if deep else "vgg16")
+    config.model.update(width=4, pretrained="", backbone="resnet18" if deep else "vgg16")
+    if deep:
+        config.model.stem_width = 4
     config.discriminator.width = 4
     config.data.dir = str(data_dir)
     for name, domain in (

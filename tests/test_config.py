@@ -1,9 +1,10 @@
 import json
 from pathlib import Path
 
+import jax
 import pytest
 
-from uda_jax.config import check_config, claim_workdir, default_config
+from uda_jax.config import check_config, check_x64, claim_workdir, default_config
 from uda_jax.errors import UserError
 
 
@@ -25,6 +26,21 @@ def test_the_default_is_valid_and_locked() -> None:
         ("apoda.attack", "sing", "did you mean 'sign'"),
         ("train.log_every", 0, "must be at least 1"),
         ("train.steps", 300_000, "schedule_steps"),
+        ("train.steps", -1, "config.train.steps=-1 must be at least 0"),
+        ("apoda.warmup_steps", -5, "must be at least 0"),
+        ("optimizer.momentum", 1.5, "must be 0 to 1"),
+        ("optimizer.learning_rate", float("nan"), "config.optimizer.learning_rate=nan must be"),
+        ("model.precision", "float32", "is not one of default, high, highest"),
+        ("model.dilations", (), "one or more rates"),
+        ("model.dilations", (6, 0), "one or more rates"),
+        ("model.std", (1.0, 0.0, 1.0), "std above 0"),
+        ("model.pretrained_skip", ("head",), "does nothing without model.pretrained"),
+        ("data.source.scale", (1.5, 0.5), r"config.data.source.scale=\(1.5, 0.5\): expected \(smallest, largest\)"),
+        ("data.oracle.scale", (0.0, 1.0), "both above 0"),
+        ("data.target.jitter", 1.5, "config.data.target.jitter=1.5 must be 0..1"),
+        ("data.source.crop", (64,), r"config.data.source.crop=\(64,\): expected \(height, width\)"),
+        ("data.eval.size", (0, 64), "expected"),
+        ("eval.limit", -1, "config.eval.limit=-1 must be at least 0"),
     ],
 )
 def test_values_that_cannot_work(path: str, value: object, words: str) -> None:
@@ -32,6 +48,37 @@ def test_values_that_cannot_work(path: str, value: object, words: str) -> None:
     config.update_from_flattened_dict({path: value})
     with pytest.raises(UserError, match=words):
         check_config(config)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "setting", "value"),
+    [
+        ("vgg16", "remat", True),
+        ("vgg16", "norm", "frozen"),
+        ("vgg16", "affine", "train"),
+        ("vgg16", "stem", "small"),
+        ("vgg16", "stem_width", 32),
+        ("vgg16", "stride_in_1x1", False),
+        ("resnet18", "stride_in_1x1", False),
+    ],
+)
+def test_settings_that_a_backbone_does_not_have(backbone: str, setting: str, value: object) -> None:
+    config = default_config()
+    config.model[setting] = value
+    check_config(config)
+    config.model.backbone = backbone
+    with pytest.raises(UserError, match=rf"config.model.{setting}={value!r} does nothing with .*{backbone}"):
+        check_config(config)
+
+
+def test_float64_needs_jax_to_have_it() -> None:
+    model = default_config().model
+    check_x64(model)
+    model.dtype = "float64"
+    with pytest.raises(UserError, match="JAX_ENABLE_X64=1"):
+        check_x64(model)
+    with jax.enable_x64(True):
+        check_x64(model)
 
 
 def test_a_workdir_belongs_to_one_config(tmp_path: Path) -> None:

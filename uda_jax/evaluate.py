@@ -16,7 +16,6 @@ from PIL import Image
 from uda_jax.data import labels, pipeline
 from uda_jax.errors import UserError
 from uda_jax.metrics import confusion_matrix, iou_per_class, mean_iou
-from uda_jax.models.layers import resize_align_corners
 from uda_jax.networks import Networks
 from uda_jax.sharding import replicated, split_batch, to_mesh
 
@@ -24,16 +23,13 @@ from uda_jax.sharding import replicated, split_batch, to_mesh
 def build_evaluation_step(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) -> Callable[..., Any]:
     """Jitted (state, batch) -> (confusion int32 [classes, classes], predictions uint8 [B, H, W]).
 
-    Logits are upsampled to the size of the label before the argmax, as in the published evaluation. Padding images
+    Logits are upsampled once, from the head's size to the label's, as in the published evaluation. Padding images
     (batch["mask"] False) count as ignored.
     """
     size = tuple(config.data.eval.label_size or config.data.eval.size)
 
     def step(state: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        logits = networks.predict(state.params, state.batch_stats, batch["image"]).main
-        if logits.shape[1:3] != size:
-            logits = resize_align_corners(logits, size)
-        predictions = logits.argmax(-1)
+        predictions = networks.predict(state.params, state.batch_stats, batch["image"], size).main.argmax(-1)
         truth = jnp.where(batch["mask"][:, None, None], batch["label"], labels.IGNORE)
         return confusion_matrix(truth, predictions, config.model.num_classes), predictions.astype(jnp.uint8)
 

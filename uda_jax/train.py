@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from uda_jax import checkpoint
-from uda_jax.config import check_config, claim_workdir
+from uda_jax.config import check_config, check_x64, claim_workdir
 from uda_jax.data import pipeline
 from uda_jax.errors import UserError
 from uda_jax.evaluate import build_evaluation_step, check_classes, evaluate, summary, write_evaluation
@@ -189,6 +189,7 @@ def training_batches(config: ml_collections.ConfigDict, start: int) -> Iterator[
 def check_run(config: ml_collections.ConfigDict, mesh: Mesh) -> None:
     """Raises UserError for what cannot work, before anything is written."""
     check_config(config)
+    check_x64(config.model)
     check_batch_size(config.train.batch_size, mesh, "train.batch_size")
     check_batch_size(config.eval.batch_size, mesh, "eval.batch_size")
     check_classes(config, (*METHODS[config.method].DOMAINS, "eval"))
