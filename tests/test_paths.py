@@ -1,0 +1,60 @@
+"""uda_jax.paths: which paths are taken, and which encodings of a text file."""
+
+import pytest
+
+from uda_jax.errors import UserError
+from uda_jax.paths import local, read_text, records_dir
+
+
+@pytest.mark.parametrize("text", ["gs://bucket/data", "s3://b", "gs:/bucket/data", "HDFS://host/x", "file:///tmp/x"])
+def test_addresses_are_refused_and_the_ways_out_named(text):
+    with pytest.raises(UserError, match=r"--out=.*only local paths.*gcsfuse.*\./"):
+        local(text, "--out")
+
+
+@pytest.mark.parametrize("text", ["data", "./gs:/bucket", "/tmp/a:b/c", "a b", "C:/data", "keras:ResNet50", "x/gs:/y"])
+def test_local_paths_are_taken_as_they_are(text):
+    assert str(local(text, "--out")) == text.removeprefix("./")
+
+
+@pytest.mark.parametrize(("text", "message"), [("", "found nothing"), (" ", "found nothing"), ("a\0b", "NUL")])
+def test_what_is_no_path_is_refused(text, message):
+    with pytest.raises(UserError, match=message):
+        local(text, "--json")
+
+
+def test_a_data_directory_has_a_name_in_utf8(tmp_path):
+    assert records_dir(tmp_path / "é", "--out") == tmp_path / "é"
+    with pytest.raises(UserError, match=r"--out=caf\\udce9: TensorFlow needs names in UTF-8"):
+        records_dir("caf\udce9", "--out")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_text_in_any_unicode_form_is_read(tmp_path, encoding, end):
+    path = tmp_path / "list.txt"
+    path.write_bytes(f"straße{end}été{end}".encode(encoding))
+    assert read_text(path) == "straße\nété\n"
+
+
+def test_text_of_big_endian_machines_is_read(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_bytes("\ufeffété".encode("utf-16-be"))
+    assert read_text(path) == "été"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a\nété".encode("latin-1"), r"list.txt is not in UTF-8: .* in line 2 .*Save it as UTF-8"),
+        ("\ufeffab".encode("utf-16-le")[:-1], r"list.txt is not in UTF-16"),
+        ("ab".encode("utf-16-le"), r"list.txt is no text, or in UTF-16 without a byte order mark"),
+    ],
+)
+def test_other_encodings_are_named_with_the_way_out(tmp_path, content, message):
+    path = tmp_path / "list.txt"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_text(path)
+    with pytest.raises(UserError, match="cannot be read"):
+        read_text(tmp_path)
