@@ -1,11 +1,11 @@
 import json
-from pathlib import Path
 
 import jax
 import pytest
 
-from uda_jax.config import check_config, check_x64, claim_workdir, default_config
+from uda_jax.config import check_config, check_x64, default_config, differences
 from uda_jax.errors import UserError
+from uda_jax.files import to_json
 
 
 def test_the_default_is_valid_and_locked() -> None:
@@ -81,33 +81,27 @@ def test_float64_needs_jax_to_have_it() -> None:
         check_x64(model)
 
 
-def test_a_workdir_belongs_to_one_config(tmp_path: Path) -> None:
+def test_what_a_resumed_run_may_change() -> None:
     config = default_config()
-    claim_workdir(tmp_path / "run", config)
-    config.train.steps = 7  # how long is free to change
+    stored = json.loads(to_json(config.to_dict()))
+    assert differences(stored, config) == ""
+    config.train.update(steps=7, eval_every=3)  # how long, and what does not change a step
+    config.data.dir = "/moved"
+    config.data.eval.update(size=(8, 8), dataset="folders/other")
+    config.eval.update(limit=3, classes=(1, 2))
     config.source_only.lambda_seg_aux = 0.7  # and the settings of a method that this run does not use
-    claim_workdir(tmp_path / "run", config)
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["train"]["steps"] == 7
+    assert differences(stored, config) == ""
     config.optimizer.learning_rate = 0.5
-    with pytest.raises(UserError, match=r"optimizer.learning_rate: 0.00025 there, 0.5 here"):
-        claim_workdir(tmp_path / "run", config)
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["optimizer"]["learning_rate"] == 2.5e-4
+    config.data.target.size = (4, 4)
+    assert differences(stored, config) == (
+        "  data.target.size: [512, 1024] there, [4, 4] here\n  optimizer.learning_rate: 0.00025 there, 0.5 here"
+    )
 
 
-def test_a_run_from_before_a_setting_existed_had_its_default(tmp_path: Path) -> None:
+def test_a_run_from_before_a_setting_existed_had_its_default() -> None:
     config = default_config()
     old = config.to_dict()
     del old["model"]["pretrained_skip"], old["data"]["source"]["jitter"]
-    (tmp_path / "config.json").write_text(json.dumps(old))
+    assert differences(old, config) == ""
     config.data.source.jitter = 0.3
-    with pytest.raises(UserError, match=r"data.source.jitter: 0.0 there, 0.3 here"):
-        claim_workdir(tmp_path, config)
-    config.data.source.jitter = 0.0
-    claim_workdir(tmp_path, config)
-    assert json.loads((tmp_path / "config.json").read_text())["data"]["source"]["jitter"] == 0.0
-
-
-def test_a_damaged_config_json_is_named(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(UserError, match="not valid JSON"):
-        claim_workdir(tmp_path, default_config())
+    assert differences(old, config) == "  data.source.jitter: 0.0 there, 0.3 here"

@@ -1,8 +1,6 @@
 """The default config, which is also the documentation of every setting, and the checks on it."""
 
 import difflib
-import json
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -60,7 +58,10 @@ UNUSED = {
     "resnet34": ("stride_in_1x1",),
 }
 # Settings that a run may be resumed with although they differ: they do not change what a step computes.
-FREE_TO_CHANGE = ("train.steps", "train.log_every", "train.eval_every", "train.checkpoint_every", "train.keep")
+FREE_TO_CHANGE = (
+    "train.steps", "train.log_every", "train.eval_every", "train.checkpoint_every", "train.keep",
+    "data.dir", "data.eval.", "eval.",
+)  # fmt: skip
 
 
 def default_config() -> ConfigDict:
@@ -180,6 +181,20 @@ def get(config: Any, path: str) -> Any:
 
 def check_config(config: ConfigDict) -> None:
     """Raises UserError for the first setting whose value cannot work or does nothing, with the way out."""
+    check_values(config)
+    for name in ("source", "target", "oracle", "eval"):
+        _check_stream(config.data[name], f"config.data.{name}")
+    _check_model(config.model)
+    if config.train.steps > config.optimizer.schedule_steps:
+        raise UserError(
+            f"config.train.steps={config.train.steps} goes beyond the end of the learning-rate schedule, "
+            f"config.optimizer.schedule_steps={config.optimizer.schedule_steps}: after it the rate is zero. "
+            "Raise schedule_steps as well, or train for fewer steps."
+        )
+
+
+def check_values(config: ConfigDict) -> None:
+    """Raises UserError for the first setting that is none of its choices or out of its bounds."""
     for path, choices in CHOICES.items():
         value = get(config, path)
         if value not in choices:
@@ -191,15 +206,6 @@ def check_config(config: ConfigDict) -> None:
         if not least <= value <= most:
             bounds = f"at least {least}" if most == INFINITE else f"{least} to {most}"
             raise UserError(f"config.{path}={value} must be {bounds}")
-    for name in ("source", "target", "oracle", "eval"):
-        _check_stream(config.data[name], f"config.data.{name}")
-    _check_model(config.model)
-    if config.train.steps > config.optimizer.schedule_steps:
-        raise UserError(
-            f"config.train.steps={config.train.steps} goes beyond the end of the learning-rate schedule, "
-            f"config.optimizer.schedule_steps={config.optimizer.schedule_steps}: after it the rate is zero. "
-            "Raise schedule_steps as well, or train for fewer steps."
-        )
 
 
 def _check_stream(stream: ConfigDict, name: str) -> None:
@@ -250,31 +256,15 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def claim_workdir(workdir: Path, config: ConfigDict) -> None:
-    """Writes config.json into a new workdir, or checks that the workdir's run is this one.
+def differences(stored: dict[str, Any], config: ConfigDict) -> str:
+    """The settings in which a stored config and this one differ, a line each; "" if one can be resumed as the other.
 
-    Settings of methods that the run does not use may differ.
-
-    Raises:
-      UserError: the workdir belongs to a run with another config; names what differs.
+    Settings that do not change what a step computes may differ, and those of methods that the run does not use. A run
+    from before a setting existed had what is now its default.
     """
-    path = workdir / "config.json"
-    if path.exists():
-        try:
-            # A run from before a setting existed had what is now its default.
-            theirs = flatten(default_config()) | flatten(json.loads(path.read_text()))
-        except json.JSONDecodeError as e:
-            raise UserError(f"{path} is not valid JSON ({e}); restore it or use another --workdir") from e
-        ours = flatten(config)
-        idle = FREE_TO_CHANGE + tuple(f"{name}." for name in METHODS if name != config.method)
-        differing = sorted(
-            k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k) and not k.startswith(idle)
-        )
-        if differing:
-            lines = "\n".join(f"  {k}: {theirs.get(k)!r} there, {ours.get(k)!r} here" for k in differing)
-            raise UserError(
-                f"{workdir} belongs to a run with another config:\n{lines}\n"
-                "Use another --workdir, or the same settings to resume that run."
-            )
-    workdir.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(config.to_dict(), indent=2, default=list) + "\n")
+    theirs, ours = flatten(default_config()) | flatten(stored), flatten(config)
+    idle = FREE_TO_CHANGE + tuple(f"{name}." for name in METHODS if name != config.method)
+    differing = sorted(
+        k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k) and not k.startswith(idle)
+    )
+    return "\n".join(f"  {k}: {theirs.get(k)!r} there, {ours.get(k)!r} here" for k in differing)
