@@ -7,7 +7,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Compiling is most of the suite's time, and LLVM's optimisations are half of that. `make test-optimized` leaves them on.
+# Compiling is most of the suite's time, and LLVM's optimisations are half of that; `make test-optimized` has them.
 if not os.environ.get("UDA_JAX_TEST_OPTIMIZED"):
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
 
