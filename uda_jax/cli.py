@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import jax
 from absl import app, flags, logging
 
 from uda_jax.errors import STOPPED, Stopped, UserError
@@ -46,6 +47,8 @@ def answered(command: Callable[[], None]) -> int:
 
 def leave(status: int) -> NoReturn:
     """Ends the process; a thread that is inside XLA, compiling for nobody, would hold `sys.exit` up or crash it."""
+    if status == STOPPED and jax.distributed.is_initialized():
+        jax.distributed.shutdown()  # waits for the others, which would take this one for lost
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
