@@ -24,11 +24,10 @@ from ml_collections import config_flags
 from data_prep.build import parse_size
 from uda_jax import cli
 from uda_jax.config import check_config
-from uda_jax.methods import METHODS
 from uda_jax.networks import build_networks
 from uda_jax.sharding import make_mesh, replicated, split_batch
 from uda_jax.state import create_state
-from uda_jax.train import jit_step
+from uda_jax.train import jit_step, streams_of
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/.", lock_config=True)
 METHOD_NAMES = flags.DEFINE_list("methods", [], "Methods to time with the config's networks; default: the config's.")
@@ -61,7 +60,8 @@ def prepare(config: ml_collections.ConfigDict) -> Callable[[], None]:
     state = state.replace(step=state.step + config[config.method].get("warmup_steps", 0))
     batch = jax.device_put(random_batch(config), split_batch(mesh))
     started = time.perf_counter()
-    step = jit_step(config, networks, mesh).lower(state, batch).compile()
+    constants: dict[str, Any] = {}
+    step = jit_step(config, networks, mesh).lower(state, batch, constants).compile()
     compiled = time.perf_counter() - started
     memory = step.memory_analysis()
     temporary = f", temporaries {memory.temp_size_in_bytes / 2**30:.2f} GiB" if memory else ""
@@ -69,7 +69,7 @@ def prepare(config: ml_collections.ConfigDict) -> Callable[[], None]:
 
     def run() -> None:
         nonlocal state
-        state, metrics = step(state, batch)
+        state, metrics = step(state, batch, constants)
         jax.block_until_ready((state, metrics))
 
     return run
@@ -78,11 +78,12 @@ def prepare(config: ml_collections.ConfigDict) -> Callable[[], None]:
 def random_batch(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """Noise with the shapes of the method's domains."""
     batch = {}
-    for domain in METHODS[config.method].DOMAINS:
-        shape = (config.train.batch_size, *config.data[domain].size)
-        batch[f"{domain}_image"] = jax.random.randint(jax.random.key(0), (*shape, 3), 0, 256).astype(jnp.uint8)
-        if domain == "source":
-            batch["source_label"] = jax.random.randint(jax.random.key(1), shape, 0, config.model.num_classes)
+    for name, stream in streams_of(config).items():
+        shape = (config.train.batch_size, *config.data[name].size)
+        for view in stream.views:
+            batch[f"{name}_{view}"] = jax.random.randint(jax.random.key(0), (*shape, 3), 0, 256).astype(jnp.uint8)
+        if stream.labels:
+            batch[f"{name}_label"] = jax.random.randint(jax.random.key(1), shape, 0, config.model.num_classes)
     return batch
 
 

@@ -340,13 +340,13 @@ def test_resizing_clips_the_bicubic_overshoot_and_invents_no_label():
     assert set(np.unique(small.numpy())) == {0, 7}
 
 
-def test_jitter_changes_colours_within_its_strength_and_leaves_labels_alone():
-    grey, label = tf.fill((6, 8, 3), tf.constant(100, tf.uint8)), tf.fill((6, 8, 1), tf.constant(3, tf.uint8))
-    colours = []
+def test_jitter_changes_colours_within_its_strength_and_differs_between_views():
+    grey, colours = tf.fill((6, 8, 3), tf.constant(100, tf.uint8)), []
     for number in range(20):
         seed = tf.constant([1, number], tf.int64)
-        out, same_label = augment.augment(grey, label, seed, crop=(6, 8), jitter=0.2)
-        np.testing.assert_array_equal(same_label, label)
+        out = augment.view(grey, seed, "image", 0.2)
+        np.testing.assert_array_equal(augment.view(grey, seed, "weak", 0.2), grey)
+        assert (augment.view(grey, seed, "strong", 0.2) != out).numpy().any()
         assert (out.numpy() == out.numpy()[0, 0]).all()  # an even picture stays even
         colours.append(out.numpy()[0, 0].astype(int))
     assert np.min(colours) >= 80 and np.max(colours) <= 120 and np.ptp(colours) > 20
@@ -360,3 +360,19 @@ def test_jitter_scales_contrast_and_saturation():
         round(float(augment.jitter_colours(image, (0, n), 0.3).numpy().std() / image.std()), 2) for n in range(9)
     }
     assert len(spreads) > 5 and min(spreads) < 0.9 and max(spreads) > 1.1
+
+
+def test_views_of_a_record_share_its_geometry(data_dir):
+    augmented = stream(dataset="streets/rendered", crop=(16, 24), scale=(0.7, 1.5), flip=True, jitter=0.3)
+    batches = {
+        views: next(pipeline.train_stream(str(data_dir), augmented, batch_size=4, seed=3, views=views))
+        for views in (("image",), ("weak", "strong"), ("weak",))
+    }
+    both = batches["weak", "strong"]
+    assert both.keys() == {"weak", "strong", "label"}
+    np.testing.assert_array_equal(both["weak"], batches["weak",]["weak"])
+    for batch in batches.values():
+        np.testing.assert_array_equal(batch["label"], both["label"])
+    assert (both["strong"] != both["weak"]).any() and (both["strong"] != batches["image",]["image"]).any()
+    grey = [both[view].mean(-1).reshape(4, -1) for view in ("weak", "strong")]  # the same picture under other colours
+    assert all(np.corrcoef(a, b)[0, 1] > 0.9 for a, b in zip(*grey, strict=True))

@@ -32,7 +32,7 @@ for devices in (jax.devices(), jax.devices()[:1]):
     for seed in range({steps}):
         batch = jax.device_put(random_batch(config, seed), split_batch(mesh))
         assert len(batch["source_image"].addressable_shards) == len(devices)
-        state, metrics = step(state, batch)
+        state, metrics = step(state, batch, {{}})
     {check}
     results.append(jax.device_get((state.params, state.batch_stats, state.discriminator_params, metrics)))
 worst = jax.tree.map(lambda a, b: np.max(np.abs(a - b) / (1e-3 + np.abs(b))), *results)

@@ -11,7 +11,6 @@ from uda_jax.errors import UserError
 from uda_jax.methods import METHODS
 
 CHOICES = {
-    "method": tuple(METHODS),
     "model.backbone": ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vgg16"),
     "model.stem": ("imagenet", "small"),
     "model.norm": ("batch", "frozen"),
@@ -21,9 +20,7 @@ CHOICES = {
     "model.param_dtype": ("float32", "float64"),
     "model.precision": ("default", "high", "highest"),
     "optimizer.variant": ("dedup", "torch2", "legacy"),
-    "adaptsegnet.gan": ("vanilla", "least_squares"),
-    "advent.gan": ("vanilla", "least_squares"),
-} | {f"apoda.{name}": choices for name, choices in METHODS["apoda"].CHOICES.items()}
+}
 INFINITE = float("inf")
 BOUNDS: dict[str, tuple[float, float]] = {
     "model.num_classes": (1, 255),
@@ -195,7 +192,7 @@ def check_config(config: ConfigDict) -> None:
 
 def check_values(config: ConfigDict) -> None:
     """Raises UserError for the first setting that is none of its choices or out of its bounds."""
-    for path, choices in CHOICES.items():
+    for path, choices in (CHOICES | _method_choices()).items():
         value = get(config, path)
         if value not in choices:
             near = difflib.get_close_matches(str(value), choices, n=1)
@@ -206,6 +203,13 @@ def check_values(config: ConfigDict) -> None:
         if not least <= value <= most:
             bounds = f"at least {least}" if most == INFINITE else f"{least} to {most}"
             raise UserError(f"config.{path}={value} must be {bounds}")
+
+
+def _method_choices() -> dict[str, tuple[str, ...]]:
+    found = {"method": tuple(METHODS)}
+    for name, method in METHODS.items():
+        found |= {f"{name}.{key}": choices for key, choices in getattr(method, "CHOICES", {}).items()}
+    return found
 
 
 def _check_stream(stream: ConfigDict, name: str) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 from uda_jax.data import labels, pipeline
 from uda_jax.errors import Stopped, UserError
 from uda_jax.files import to_json, write_whole
+from uda_jax.methods import build_method
 from uda_jax.metrics import confusion_matrix, iou_per_class, mean_iou
 from uda_jax.networks import Networks
 from uda_jax.sharding import replicated, split_batch, to_mesh
@@ -27,9 +28,11 @@ def build_evaluation_step(config: ml_collections.ConfigDict, networks: Networks,
     (batch["mask"] False) count as ignored.
     """
     size = tuple(config.data.eval.label_size or config.data.eval.size)
+    method = build_method(config, networks)
 
     def step(state: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        predictions = networks.predict(state.params, state.batch_stats, batch["image"], size).main.argmax(-1)
+        scored = method.evaluated(state)
+        predictions = networks.predict(scored["params"], scored["batch_stats"], batch["image"], size).main.argmax(-1)
         truth = jnp.where(batch["mask"][:, None, None], batch["label"], labels.IGNORE)
         return confusion_matrix(truth, predictions, config.model.num_classes), predictions.astype(jnp.uint8)
 

@@ -22,6 +22,7 @@ from uda_jax import checkpoint, cli
 from uda_jax.arrays import SUFFIXES, check_suffix, write_arrays
 from uda_jax.config import check_values, default_config
 from uda_jax.errors import UserError
+from uda_jax.methods import build_method
 from uda_jax.networks import build_networks
 from uda_jax.paths import local
 from uda_jax.state import TrainState, create_state
@@ -69,6 +70,7 @@ def export(workdir: Path, format: str | None = None, out: Path | None = None, st
     config = read_config(workdir)
     step = find_step(workdir, step)
     state = restore_weights(workdir, config, step)
+    state = state.replace(**build_method(config, build_networks(config)).evaluated(state))
     out = out or workdir / f"weights-{step}{suffix}"
     write_arrays(out, to_arrays(state), metadata_of(workdir, config, step))
     return out
@@ -171,7 +173,7 @@ def restore_weights(workdir: Path, config: ml_collections.ConfigDict, step: int)
     handler = ocp.PyTreeCheckpointHandler()
     try:
         stored = handler.metadata(path).tree
-        wanted = {tree: stored[tree] for tree in TREES}
+        wanted = {tree: stored[tree] for tree in (*TREES, "memory") if stored.get(tree)}
         how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
         args = ocp.args.PyTreeRestore(item=wanted, restore_args=how, partial_restore=True)
         restored = state.replace(**handler.restore(path, args=args))

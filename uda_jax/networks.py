@@ -25,11 +25,18 @@ class Networks(NamedTuple):
     discriminator: nn.Module
     precision: str = "default"
 
-    def segment(self, params: Any, batch_stats: Any, images: jax.Array) -> tuple[Outputs, Any]:
-        """Training-mode forward: (outputs, the batch statistics after it)."""
+    def segment(
+        self, params: Any, batch_stats: Any, images: jax.Array, key: jax.Array | None = None
+    ) -> tuple[Outputs, Any]:
+        """Training-mode forward: (outputs, the batch statistics after it).
+
+        Args:
+          key: for dropout, where the segmenter has any.
+        """
         variables = {"params": params, "batch_stats": batch_stats}
+        rngs = None if key is None else {"dropout": key}
         with self._products():
-            outputs, changed = self.segmenter.apply(variables, images, train=True, mutable=["batch_stats"])
+            outputs, changed = self.segmenter.apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs)
         return cast(Outputs, outputs), changed.get("batch_stats", batch_stats)
 
     def predict(self, params: Any, batch_stats: Any, images: jax.Array, size: tuple[int, int] | None = None) -> Outputs:

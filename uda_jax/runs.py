@@ -10,6 +10,7 @@ The first checkpoint claims a workdir; what a run leaves that ends before it is 
 its config. Process 0 alone writes, and everything but the logs whole.
 """
 
+import hashlib
 import importlib.metadata
 import json
 import time
@@ -18,6 +19,7 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 
 from uda_jax import checkpoint
 from uda_jax.config import differences
@@ -25,14 +27,15 @@ from uda_jax.data import pipeline
 from uda_jax.errors import UserError
 from uda_jax.evaluate import class_names
 from uda_jax.files import to_json, write_whole
-from uda_jax.methods import METHODS
+from uda_jax.methods import build_method
+from uda_jax.networks import build_networks
 
 VERSIONED = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 
 
 def describe(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """What a run depends on besides its config: {"classes": names, "records": {stream: count}, "versions": {...}}."""
-    streams = {name: config.data[name] for name in METHODS[config.method].DOMAINS}
+    streams = {name: config.data[name] for name in build_method(config, build_networks(config)).streams}
     return {
         "classes": class_names(config),
         "records": {
@@ -73,6 +76,28 @@ def check_owner(workdir: Path, config: ml_collections.ConfigDict, found: dict[st
                 f"{config.data.dir} has {found['records'][name]}: restore the data, or use another --workdir."
             )
     return about
+
+
+def check_constants(workdir: Path, before: dict[str, Any], constants: Any) -> dict[str, str]:
+    """{"constants": a digest of what the method keeps frozen}, {} for nothing.
+
+    Args:
+      before: from `check_owner`.
+    Raises:
+      UserError: they are not those that the run was started with.
+    """
+    leaves = jax.tree.leaves_with_path(constants)
+    if not leaves:
+        return {}
+    digest = hashlib.sha256()
+    for path, array in leaves:
+        digest.update(jax.tree_util.keystr(path).encode() + np.asarray(array).tobytes())
+    if before.get("constants", digest.hexdigest()) != digest.hexdigest():
+        raise UserError(
+            f"{workdir}: the frozen networks of its method come out unlike those that it was started with; "
+            "restore the file of config.model.pretrained"
+        )
+    return {"constants": digest.hexdigest()}
 
 
 def claim(workdir: Path, config: ml_collections.ConfigDict) -> None:

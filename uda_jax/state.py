@@ -1,4 +1,4 @@
-"""Everything that training changes, as one pytree."""
+"""Everything that training changes, as one pytree, and where its randomness comes from."""
 
 from typing import Any
 
@@ -7,9 +7,12 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from uda_jax.methods import METHODS
+from uda_jax.methods import build_method
 from uda_jax.networks import Networks
 from uda_jax.optimizers import build_optimizers
+
+# A stream of keys for every use. Keys of steps are folded from one of their own, as split(k)[i] equals fold_in(k, i).
+SEGMENTER, DISCRIMINATORS, MEMORY, STEPS = range(4)
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -19,6 +22,7 @@ class TrainState(flax.struct.PyTreeNode):
       step: int32 [], updates done.
       params, batch_stats: the segmenter's.
       discriminator_params: a tree per level; empty for methods without a discriminator.
+      memory: the method's own tree; empty for methods that remember nothing.
     """
 
     step: jax.Array
@@ -27,24 +31,43 @@ class TrainState(flax.struct.PyTreeNode):
     discriminator_params: Any
     optimizer: Any
     discriminator_optimizer: Any
+    memory: Any = flax.struct.field(default_factory=dict)
+
+
+def key_of(seed: int, use: int) -> jax.Array:
+    return jax.random.fold_in(jax.random.key(seed), use)
+
+
+def step_key(seed: int, step: jax.Array) -> jax.Array:
+    """The key of one step."""
+    return jax.random.fold_in(key_of(seed, STEPS), step)
 
 
 def create_state(config: ml_collections.ConfigDict, networks: Networks) -> TrainState:
     """A fresh state from `config.seed`; a pure function, to be jitted or given to `jax.eval_shape`."""
-    key, key_d = jax.random.split(jax.random.key(config.seed))
     images = jnp.zeros((1, *config.data.source.size, 3), jnp.uint8)
-    outputs, variables = networks.segmenter.init_with_output(key, images, train=False)
-    method = METHODS[config.method]
-    discriminator_params = {}
-    for i, level in enumerate(method.discriminators(config)):
-        maps = method.discriminator_input(outputs, level, config)
-        discriminator_params[level] = networks.discriminator.init(jax.random.fold_in(key_d, i), maps)["params"]
-    optimizers = build_optimizers(variables["params"], config)
+    variables = networks.segmenter.init(key_of(config.seed, SEGMENTER), images, train=False)
+    params, stats = variables["params"], variables.get("batch_stats", {})
+    method = build_method(config, networks)
+    discriminator_params = {
+        level: networks.discriminator.init(
+            jax.random.fold_in(key_of(config.seed, DISCRIMINATORS), i), jnp.zeros((1, *shape))
+        )["params"]
+        for i, (level, shape) in enumerate(method.discriminators.items())
+    }
+    optimizers = build_optimizers(params, config)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=variables["params"],
-        batch_stats=variables.get("batch_stats", {}),
+        params=params,
+        batch_stats=stats,
         discriminator_params=discriminator_params,
-        optimizer=optimizers.segmenter.init(variables["params"]),
+        optimizer=optimizers.segmenter.init(params),
         discriminator_optimizer=optimizers.discriminator.init(discriminator_params),
+        memory=method.init_memory(params, stats, key_of(config.seed, MEMORY)),
     )
+
+
+def remember(state: TrainState, config: ml_collections.ConfigDict, networks: Networks) -> TrainState:
+    """The state with its memory made anew, of weights that were put into it."""
+    method = build_method(config, networks)
+    return state.replace(memory=method.init_memory(state.params, state.batch_stats, key_of(config.seed, MEMORY)))

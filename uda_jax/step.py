@@ -1,4 +1,4 @@
-"""The one jitted program of training: a segmenter update and a discriminator update from the same outputs.
+"""The one jitted program of training: a segmenter update, a discriminator update, and what the method remembers.
 
 It knows the game and no paper. Both players move from the same point, as in the published code: gradients of
 both are taken at the old parameters, then both are updated.
@@ -11,13 +11,13 @@ import jax
 import ml_collections
 import optax
 
-from uda_jax.methods import METHODS
+from uda_jax.methods import Context, build_method
+from uda_jax.methods.contract import Scalars
 from uda_jax.networks import Networks
 from uda_jax.optimizers import build_optimizers, segmenter_schedule
-from uda_jax.state import TrainState
+from uda_jax.state import TrainState, step_key
 
 Batch = dict[str, jax.Array]
-Metrics = dict[str, jax.Array]
 
 
 class Gradients(NamedTuple):
@@ -26,68 +26,67 @@ class Gradients(NamedTuple):
     Attributes:
       segmenter, discriminator: gradients of the two players' losses; the latter empty without discriminators.
       batch_stats: the segmenter's running statistics after this batch.
+      carry: what the method's loss left for its memory.
     """
 
     segmenter: Any
     discriminator: Any
     batch_stats: Any
+    carry: Any = ()
 
 
-def build_step(
-    config: ml_collections.ConfigDict, networks: Networks
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """The pure function (state, batch) -> (state, metrics).
+def build_step(config: ml_collections.ConfigDict, networks: Networks) -> Callable[..., tuple[TrainState, Scalars]]:
+    """The pure function (state, batch, constants = {}) -> (state, metrics).
 
-    The batch holds "source_image" uint8 [B, H, W, 3], "source_label" int32 [B, H, W] and, for methods that
-    use the target, "target_image" uint8 [B, H', W', 3]. Metrics are scalars.
+    The batch holds what the method's streams say (see `methods.contract.Stream`), `constants` what its `init_constants`
+    made. Metrics are scalars.
     """
     gradients, update = build_gradients(config, networks), build_update(config)
+    method = build_method(config, networks)
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        grads, metrics = gradients(state, batch)
-        return update(state, grads), metrics
+    def step(state: TrainState, batch: Batch, constants: Any = {}) -> tuple[TrainState, Scalars]:  # noqa: B006
+        grads, metrics = gradients(state, batch, constants)
+        new = update(state, grads)
+        context = context_of(config, state, batch, constants)
+        return new.replace(memory=method.update_memory(context, grads.carry, new.params, new.batch_stats)), metrics
 
     return step
 
 
-def build_gradients(
-    config: ml_collections.ConfigDict, networks: Networks
-) -> Callable[[TrainState, Batch], tuple[Gradients, Metrics]]:
-    """The first half of a step: (state, batch) -> (gradients of both players, metrics).
+def context_of(config: ml_collections.ConfigDict, state: TrainState, batch: Batch, constants: Any) -> Context:
+    return Context(
+        state.step,
+        step_key(config.seed, state.step),
+        batch,
+        state.batch_stats,
+        state.discriminator_params,
+        state.memory,
+        constants,
+    )
 
-    The forward passes that both losses write down are the same expressions, so the compiler runs each once
-    (there is a test).
-    """
-    method = METHODS[config.method]
 
-    def loss_of_segmenter(params: Any, state: TrainState, batch: Batch) -> Any:
-        outputs, batch_stats = {}, state.batch_stats
-        for domain in method.DOMAINS:  # source first: the running statistics follow this order
-            outputs[domain], batch_stats = networks.segment(params, batch_stats, batch[f"{domain}_image"])
-        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        loss, metrics = method.segmenter_loss(
-            params, state.discriminator_params, outputs, batch, state.step, key, config, networks
-        )
-        return loss, (outputs, batch_stats, metrics)
+def build_gradients(config: ml_collections.ConfigDict, networks: Networks) -> Callable[..., tuple[Gradients, Scalars]]:
+    """The first half of a step: (state, batch, constants = {}) -> (gradients of both players, metrics)."""
+    method = build_method(config, networks)
 
-    def gradients(state: TrainState, batch: Batch) -> tuple[Gradients, Metrics]:
-        (loss, (outputs, batch_stats, metrics)), grads = jax.value_and_grad(loss_of_segmenter, has_aux=True)(
-            state.params, state, batch
-        )
+    def gradients(state: TrainState, batch: Batch, constants: Any = {}) -> tuple[Gradients, Scalars]:  # noqa: B006
+        context = context_of(config, state, batch, constants)
+        (loss, aux), grads = jax.value_and_grad(method.segmenter_loss, has_aux=True)(state.params, context)
         metrics = {
             "loss": loss,
-            **metrics,
+            **aux.metrics,
             "grad_norm": optax.tree.norm(grads),
             "learning_rate": segmenter_schedule(config)(state.step),
         }
-        if not state.discriminator_params:
-            return Gradients(grads, {}, batch_stats), metrics
+        carry = jax.lax.stop_gradient(aux.carry)
+        if method.discriminator_loss is None:
+            return Gradients(grads, {}, aux.stats, carry), metrics
 
         (_, d_metrics), d_grads = jax.value_and_grad(method.discriminator_loss, has_aux=True)(
-            state.discriminator_params, jax.lax.stop_gradient(outputs), config, networks
+            state.discriminator_params, context, carry
         )
         metrics = {**metrics, **d_metrics, "grad_norm_d": optax.tree.norm(d_grads)}
-        return Gradients(grads, d_grads, batch_stats), metrics
+        return Gradients(grads, d_grads, aux.stats, carry), metrics
 
     return gradients
 

@@ -21,12 +21,12 @@ from uda_jax.data import pipeline
 from uda_jax.errors import Stopped, UserError
 from uda_jax.evaluate import build_evaluation_step, check_classes, evaluate, summary, write_evaluation
 from uda_jax.files import alone
-from uda_jax.methods import METHODS
+from uda_jax.methods import Stream, build_method
 from uda_jax.networks import Networks, build_networks
 from uda_jax.paths import local
 from uda_jax.sharding import check_batch_size, make_mesh, prefetch_to_mesh, replicated, split_batch
 from uda_jax.signals import stop_signals, stoppable
-from uda_jax.state import TrainState, create_state
+from uda_jax.state import TrainState, create_state, remember
 from uda_jax.step import build_step
 from uda_jax.weights import load_pretrained
 from uda_jax.writer import SCORE, Writer
@@ -70,7 +70,8 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> TrainState:
     with stop_signals() as stopped, lock:
         before = runs.check_owner(workdir, config, found)
         networks = build_networks(config)
-        state = state_to_start_from(config, networks, mesh, bool(checkpoint.steps(workdir)))
+        state, constants = start_from(config, networks, mesh, bool(checkpoint.steps(workdir)))
+        found |= runs.check_constants(workdir, before, constants)
         with checkpoint.make_manager(workdir, config.train.keep) as manager:
             state = checkpoint.restore(manager, state)
             if done := runs.finished(workdir, config.train.steps):
@@ -81,10 +82,11 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> TrainState:
                 runs.claim(workdir, config)
                 checkpoint.save(manager, step, state, found | runs.clock(before, started))
 
+            training_step = stoppable(jit_step(config, networks, mesh), stopped)
             evaluation_step = stoppable(build_evaluation_step(config, networks, mesh), stopped)
             with Writer(workdir, int(state.step), config.train.steps, config.method) as writer:
                 tools = Tools(
-                    stoppable(jit_step(config, networks, mesh), stopped),
+                    lambda state, batch: training_step(state, batch, constants),
                     partial(evaluate, config=config, step=evaluation_step, mesh=mesh, stopped=stopped),
                     save,
                     lambda step: stopped() or manager.reached_preemption(step),
@@ -120,7 +122,7 @@ def run_steps(config: ml_collections.ConfigDict, state: TrainState, mesh: Mesh, 
     """Steps from `state.step` to `config.train.steps`, or until `tools.stopping`; leaves a checkpoint of the last."""
     c, start, clock = config.train, int(state.step), time.perf_counter()
     step = start
-    images = c.batch_size * len(METHODS[config.method].DOMAINS)
+    images = c.batch_size * len(streams_of(config))
     pending: list[dict[str, jax.Array]] = []  # metrics not fetched yet, so that steps need not wait for the host
     ahead: deque[jax.Array] = deque()
     try:
@@ -197,11 +199,11 @@ def flush(pending: list[dict[str, jax.Array]], step: int, writer: Writer, images
 
 
 def jit_step(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) -> Any:
-    """`build_step` compiled for the mesh: state replicated and donated, batch split."""
+    """`build_step` for the mesh, (state, batch, constants) -> (state, metrics): the state donated, the batch split."""
     return jax.jit(
         build_step(config, networks),
         donate_argnums=0,
-        in_shardings=(replicated(mesh), split_batch(mesh)),
+        in_shardings=(replicated(mesh), split_batch(mesh), replicated(mesh)),
         out_shardings=replicated(mesh),
     )
 
@@ -209,37 +211,57 @@ def jit_step(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) 
 def initial_state(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) -> TrainState:
     """A fresh state on the mesh, with the pretrained weights of `config.model.pretrained` if it names any."""
     state = jax.jit(partial(create_state, config, networks), out_shardings=replicated(mesh))()
-    return load_pretrained(state, config.model.pretrained, config.model) if config.model.pretrained else state
+    if not config.model.pretrained:
+        return state
+    state = load_pretrained(state, config.model.pretrained, config.model)
+    return jax.jit(partial(remember, config=config, networks=networks), out_shardings=replicated(mesh))(state)
 
 
-def state_to_start_from(
+def start_from(
     config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh, resuming: bool
-) -> TrainState:
-    """`initial_state`, or its shapes and placement if a checkpoint fills it: no weights are made or read then."""
-    if not resuming:
-        return initial_state(config, networks, mesh)
+) -> tuple[TrainState, Any]:
+    """(state, the method's constants); where a checkpoint fills the state, its shapes and placement are enough.
+
+    Weights are made or read for a new run, and for constants, which are made of them.
+    """
+    make = build_method(config, networks).init_constants
+    if resuming and make is None:
+        return abstract_state(config, networks, mesh), {}
+    state = initial_state(config, networks, mesh)
+    constants = {} if make is None else jax.jit(make, out_shardings=replicated(mesh))(state.params, state.batch_stats)
+    return abstract_state(config, networks, mesh) if resuming else state, constants
+
+
+def abstract_state(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) -> TrainState:
+    """The shapes, dtypes and placement of a state."""
     shapes = jax.eval_shape(partial(create_state, config, networks))
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), shapes)
 
 
+def streams_of(config: ml_collections.ConfigDict) -> dict[str, Stream]:
+    """What `config.method` reads."""
+    return dict(build_method(config, build_networks(config)).streams)
+
+
 def training_batches(config: ml_collections.ConfigDict, start: int) -> Iterator[dict[str, np.ndarray]]:
-    """This process's part of every global batch from step `start` on, by "<domain>_<what>"."""
+    """This process's part of every global batch from step `start` on, by "<stream>_<view>" and "<stream>_label"."""
     streams = {
-        domain: pipeline.train_stream(
+        name: pipeline.train_stream(
             config.data.dir,
-            config.data[domain],
+            config.data[name],
             batch_size=config.train.batch_size,
             seed=config.seed,
             start=start,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
-            labels=domain == "source",
+            labels=stream.labels,
+            views=stream.views,
             shuffle_buffer=config.data.shuffle_buffer,
         )
-        for domain in METHODS[config.method].DOMAINS
+        for name, stream in streams_of(config).items()
     }
     while True:
-        yield {f"{domain}_{k}": v for domain, stream in streams.items() for k, v in next(stream).items()}
+        yield {f"{name}_{k}": v for name, batches in streams.items() for k, v in next(batches).items()}
 
 
 def check_run(config: ml_collections.ConfigDict, mesh: Mesh) -> dict[str, Any]:
@@ -249,5 +271,5 @@ def check_run(config: ml_collections.ConfigDict, mesh: Mesh) -> dict[str, Any]:
     local(config.data.dir, "--config.data.dir")
     check_batch_size(config.train.batch_size, mesh, "train.batch_size")
     check_batch_size(config.eval.batch_size, mesh, "eval.batch_size")
-    check_classes(config, (*METHODS[config.method].DOMAINS, "eval"))
+    check_classes(config, [name for name, stream in streams_of(config).items() if stream.labels] + ["eval"])
     return runs.describe(config)

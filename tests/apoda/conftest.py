@@ -14,6 +14,7 @@ from tests.conftest import SIZE
 from uda_jax.config import default_config
 from uda_jax.methods import apoda
 from uda_jax.methods.attack import Term, perturb
+from uda_jax.methods.contract import Context
 from uda_jax.models.deeplab_v2 import Outputs
 from uda_jax.models.layers import resize_align_corners
 from uda_jax.networks import Networks, build_networks
@@ -70,10 +71,10 @@ class World(NamedTuple):
             d: Outputs(resize_align_corners(self.networks.classify(head, f), SIZE), None, f)
             for d, f in features.items()
         }
-        batch = {"source_label": self.label}
-        return apoda.segmenter_loss(
-            head, self.discriminator, outputs, batch, jnp.asarray(step), key(), self.config, self.networks
-        )
+        return apoda.objective(head, outputs, self.context(step), self.config, self.networks)
+
+    def context(self, step: int = 0) -> Context:
+        return Context(jnp.asarray(step), key(), {"source_label": self.label}, {}, self.discriminator, {}, {})
 
 
 @cache

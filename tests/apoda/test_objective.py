@@ -10,8 +10,16 @@ import pytest
 from tests.apoda.conftest import CHANNELS, World, build_world, key
 from tests.conftest import SIZE
 from uda_jax.losses import cross_entropy, divergence, entropy_loss
-from uda_jax.methods import adaptsegnet, apoda
+from uda_jax.methods import apoda
+from uda_jax.methods.game import adversarial_loss, softmax_of
+from uda_jax.methods.supervised import supervised_loss
 from uda_jax.models.deeplab_v2 import Outputs
+
+
+def game_of(world: World, outputs: dict[str, Outputs]) -> Any:
+    """(loss, metrics) of the discriminator."""
+    method = apoda.build(world.config, world.networks)
+    return method.discriminator_loss(world.discriminator, world.context(), outputs)
 
 
 def test_without_steps_the_objective_is_cross_entropy_and_entropy(world: World) -> None:
@@ -111,9 +119,10 @@ def test_the_warm_up_is_adaptsegnet_and_ends_on_time(world: World, kept: bool) -
     warm, after = loss(world.head, world.features, 1), loss(world.head, world.features, 2)
     assert loss._cache_size() == 1
     outputs = {d: Outputs(world.logits(f), None, f) for d, f in world.features.items()}
-    theirs, metrics = adaptsegnet.segmenter_loss(
-        None, world.discriminator, outputs, {"source_label": world.label}, None, None, world.config, world.networks
-    )
+    c = world.config.adaptsegnet
+    supervised, _ = supervised_loss(outputs["source"], world.label, 0.0)
+    adversarial, metrics = adversarial_loss(world.discriminator, outputs["target"], softmax_of, c, world.networks)
+    theirs = supervised + adversarial
     np.testing.assert_allclose(warm[0], theirs, rtol=1e-12)
     np.testing.assert_allclose(warm[1]["loss_adv_main"], metrics["loss_adv_main"], rtol=1e-12)
     assert warm[1]["rms_source"] == warm[1]["loss_perturbed_source"] == 0
@@ -128,7 +137,7 @@ def test_the_discriminator_of_features(world: World) -> None:
     params = world.networks.discriminator.init(key(), world.features["source"])["params"]
     world = world._replace(discriminator={"main": params})
     outputs = {d: Outputs(None, None, f) for d, f in world.features.items()}
-    _, metrics = apoda.discriminator_loss(world.discriminator, outputs, world.config, world.networks)
+    _, metrics = game_of(world, outputs)
     says = world.networks.discriminate(params, world.features["target"])
     np.testing.assert_allclose(metrics["loss_d_main_target"], np.log1p(np.exp(-says)).mean(), rtol=1e-10)
     world = world.set(attack_steps=1)
@@ -175,7 +184,7 @@ def test_diagnostics_by_hand(world: World) -> None:
 def test_the_attack_fools_the_discriminator(world: World) -> None:
     """With steps large enough its accuracy falls, to nothing if need be; clean and perturbed are told apart by name."""
     outputs = {d: Outputs(world.logits(f), None, f) for d, f in world.features.items()}
-    _, clean = apoda.discriminator_loss(world.discriminator, outputs, world.config, world.networks)
+    _, clean = game_of(world, outputs)
     weak, strong = (
         jax.jit(world.set(eps_discriminator=eps, eps_source=0.0, eps_target=0.0).loss)(world.head, world.features)[1]
         for eps in (0.0, 1.0)

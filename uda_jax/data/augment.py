@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from uda_jax.data.labels import IGNORE
 
+COLOURS = {"image": 3, "strong": 4}  # what a record's seed is folded with; augment splits it for the rest
+
 Pair = tuple[tf.Tensor, tf.Tensor | None]  # image, label
 
 
@@ -45,9 +47,8 @@ def augment(
     crop: tuple[int, int],
     scale: tuple[float, float] = (1.0, 1.0),
     flip: bool = False,
-    jitter: float = 0.0,
 ) -> Pair:
-    """Random scale, then a random window of `crop` = (height, width), a random horizontal flip and random colours.
+    """Random scale, then a random window of `crop` = (height, width) and a random horizontal flip.
 
     Where the scaled image is smaller than the window it is padded at the bottom and the right: the image
     with 0, the label with 255.
@@ -57,7 +58,6 @@ def augment(
       label: uint8 [h, w, 1] or None.
       seed: int64 [2]; the result is a pure function of it.
       scale: bounds of the uniform scale factor; (1, 1) does not resize.
-      jitter: strength of `jitter_colours`; 0 leaves the image as it is.
     Returns:
       (uint8 [*crop, 3], uint8 [*crop, 1] or None), with static shapes.
     """
@@ -67,9 +67,17 @@ def augment(
     image, label = _random_crop(image, label, crop_seed, crop)
     if flip:
         image, label = _random_flip(image, label, flip_seed)
-    if jitter:
-        image = jitter_colours(image, tf.random.fold_in(seed, 3), jitter)
     return image, label
+
+
+def view(image: tf.Tensor, seed: tf.Tensor, name: str, jitter: float) -> tf.Tensor:
+    """An image uint8 [H, W, 3] as a method sees it: "weak", as it is; "image" and "strong", in random colours each.
+
+    Args:
+      seed: int64 [2], of the record.
+      jitter: strength of `jitter_colours`; 0 leaves every view as it is.
+    """
+    return jitter_colours(image, tf.random.fold_in(seed, COLOURS[name]), jitter) if jitter and name != "weak" else image
 
 
 def jitter_colours(image: tf.Tensor, seed: tf.Tensor, strength: float) -> tf.Tensor:

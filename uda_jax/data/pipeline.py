@@ -64,6 +64,7 @@ def train_stream(
     process_index: int = 0,
     process_count: int = 1,
     labels: bool = True,
+    views: Sequence[str] = ("image",),
     shuffle_buffer: int = 1024,
 ) -> Iterator[Batch]:
     """Yields shuffled, augmented batches of this process forever; batches run across epoch borders.
@@ -76,9 +77,10 @@ def train_stream(
       batch_size: of all processes together.
       start: batches consumed before; the stream is that from 0 after `start` batches, bit for bit.
       labels: whether to read the labels.
+      views: "image", "weak" or "strong", see `augment.view`.
       shuffle_buffer: encoded records held for shuffling.
     Yields:
-      {"image": uint8 [b, h, w, 3] RGB, "label": int32 [b, h, w]} with b = batch_size // process_count.
+      {view: uint8 [b, h, w, 3] RGB, "label": int32 [b, h, w]} with b = batch_size // process_count.
     Raises:
       UserError: dataset or split missing, fewer records than processes, no labels, or label ids out of range.
     """
@@ -101,10 +103,9 @@ def train_stream(
         image, label = augment.resize(stored["image"], stored.get("label"), tuple(stream.size))
         image = tf.ensure_shape(image, (*stream.size, 3))
         key = tf.random.fold_in(root, index)
-        image, label = augment.augment(
-            image, label, key, crop=crop, scale=tuple(stream.scale), flip=stream.flip, jitter=stream.jitter
-        )
-        return {"image": image} if label is None else {"image": image, "label": label[..., 0]}
+        image, label = augment.augment(image, label, key, crop=crop, scale=tuple(stream.scale), flip=stream.flip)
+        seen = {view: augment.view(image, key, view, stream.jitter) for view in views}
+        return seen if label is None else {**seen, "label": label[..., 0]}
 
     dataset = _shuffled_records(pieces, seed, epoch, shuffle_buffer).skip(consumed)
     dataset = dataset.enumerate(start * share)

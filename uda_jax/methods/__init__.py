@@ -1,20 +1,16 @@
-"""The methods, one file a paper. A method is a module with
+"""The methods, one file a paper; `uda_jax.methods.contract` says what such a file holds.
 
-DOMAINS                 the domains that it trains on: ("source",) or ("source", "target");
-default_config()        its settings, found in the config under the method's name;
-discriminators(config)  names of the levels that have a discriminator, () for none;
-discriminator_input(outputs, level, config) -> what a level's discriminator looks at, [B, H, W, C], if it has any;
-segmenter_loss(params, discriminator_params, outputs, batch, step, key, config, networks) -> (loss, metrics)
-discriminator_loss(discriminator_params, outputs, config, networks) -> (loss, metrics), if it has any,
-
-where `outputs` maps a domain to the segmenter's `Outputs` for it (computed once and shared by both players; the
-discriminators see them without gradient), `batch` holds "source_image", "source_label" and "target_image", `config`
-is the whole config, `step` counts the updates done, and metrics are scalars by name.
+What papers share is in files named for it: `supervised` (cross entropy on the source), `game` (a discriminator on what
+the segmenter says), `attack` (perturbations of features).
 """
 
 from types import ModuleType
+from typing import Any
 
 from uda_jax.methods import adaptsegnet, advent, apoda, minent, source_only
+from uda_jax.methods.contract import Aux, Context, Method, Stream
+
+__all__ = ["METHODS", "Aux", "Context", "Method", "Stream", "build_method"]
 
 METHODS: dict[str, ModuleType] = {
     "source_only": source_only,
@@ -23,3 +19,8 @@ METHODS: dict[str, ModuleType] = {
     "advent": advent,
     "apoda": apoda,
 }
+
+
+def build_method(config: Any, networks: Any) -> Method:
+    """The method that `config.method` names."""
+    return METHODS[config.method].build(config, networks)

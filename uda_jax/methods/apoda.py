@@ -14,15 +14,25 @@ import jax.numpy as jnp
 import ml_collections
 
 from uda_jax.data.labels import NAMES
-from uda_jax.losses import SOURCE, TARGET, cross_entropy, divergence, domain_accuracy, domain_loss, entropy_loss
-from uda_jax.methods.adaptsegnet import adversarial_loss, domain_game, softmax_of
+from uda_jax.losses import cross_entropy, divergence, domain_accuracy, domain_loss, entropy_loss
 from uda_jax.methods.attack import Term, perturb
-from uda_jax.methods.source_only import supervised_loss
+from uda_jax.methods.contract import Aux, Context, Method, Scalars
+from uda_jax.methods.game import (
+    DOMAINS,
+    TRUTH,
+    TWO_DOMAINS,
+    ByDomain,
+    adversarial_loss,
+    domain_game,
+    map_shapes,
+    segment_both,
+    softmax_of,
+)
+from uda_jax.methods.supervised import supervised_loss
 from uda_jax.models.deeplab_v2 import Outputs
 from uda_jax.models.layers import at_least_float32, resize_align_corners
+from uda_jax.networks import Networks
 
-DOMAINS = ("source", "target")
-TRUTH = {"source": SOURCE, "target": TARGET}
 CHOICES = {  # the first is the default
     "gan": ("vanilla", "least_squares"),
     "discriminator_input": ("prediction", "feature"),
@@ -31,7 +41,6 @@ CHOICES = {  # the first is the default
     "perturbed_losses_train": ("classifier", "classifier+backbone"),
     "consistency": ("l2", "kl"),
 }
-Scalars = dict[str, jax.Array]
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -54,9 +63,19 @@ def default_config() -> ml_collections.ConfigDict:
     )
 
 
-def discriminators(config: ml_collections.ConfigDict) -> tuple[str, ...]:
-    del config
-    return ("main",)
+def build(config: ml_collections.ConfigDict, networks: Networks) -> Method:
+    maps = partial(discriminator_input, config=config)
+
+    def segmenter_loss(params: Any, context: Context) -> tuple[jax.Array, Aux]:
+        outputs, stats = segment_both(networks, params, context)
+        loss, metrics = objective(params, outputs, context, config, networks)
+        return loss, Aux(stats, metrics, outputs)
+
+    def discriminator_loss(discriminators: Any, context: Context, outputs: ByDomain) -> tuple[jax.Array, Scalars]:
+        """On the clean outputs."""
+        return domain_game(discriminators, outputs, maps, config.apoda.gan, networks)
+
+    return Method(TWO_DOMAINS, segmenter_loss, {"main": _shape_of_input(config, networks)}, discriminator_loss)
 
 
 def discriminator_input(outputs: Outputs, level: str, config: ml_collections.ConfigDict) -> jax.Array:
@@ -64,49 +83,43 @@ def discriminator_input(outputs: Outputs, level: str, config: ml_collections.Con
     return outputs.features if config.apoda.discriminator_input == "feature" else softmax_of(outputs, level)
 
 
-def segmenter_loss(
-    params: Any,
-    discriminator_params: Any,
-    outputs: dict[str, Outputs],
-    batch: dict[str, jax.Array],
-    step: jax.Array,
-    key: jax.Array,
-    config: ml_collections.ConfigDict,
-    networks: Any,
+def _shape_of_input(config: ml_collections.ConfigDict, networks: Networks) -> tuple[int, int, int]:
+    if config.apoda.discriminator_input == "prediction":
+        return map_shapes(config)["main"]
+    images = jax.ShapeDtypeStruct((1, *config.data.source.size, 3), jnp.uint8)
+    outputs, _ = jax.eval_shape(partial(networks.segmenter.init_with_output, train=False), jax.random.key(0), images)
+    return outputs.features.shape[1:]
+
+
+def objective(
+    params: Any, outputs: ByDomain, context: Context, config: ml_collections.ConfigDict, networks: Networks
 ) -> tuple[jax.Array, Scalars]:
     """CE(source), plus the adversarial loss in the warm-up, plus the perturbed losses and the entropy after it.
 
     With `adversarial_after_warmup` the adversarial loss stays. Metrics of the phase that is not running are zero.
     """
     c = config.apoda
-    loss, metrics = supervised_loss(outputs["source"], batch["source_label"], 0.0)
+    label, discriminators = context.batch["source_label"], context.discriminators
+    loss, metrics = supervised_loss(outputs["source"], label, 0.0)
 
     def adversarial() -> tuple[jax.Array, Scalars]:
         maps = partial(discriminator_input, config=config)
-        return adversarial_loss(discriminator_params, outputs["target"], maps, c, networks)
+        return adversarial_loss(discriminators, outputs["target"], maps, c, networks)
 
     def invariant() -> tuple[jax.Array, Scalars]:
-        loss, metrics = perturbed_loss(params, discriminator_params, outputs, batch, key, config, networks)
+        loss, metrics = perturbed_loss(params, discriminators, outputs, label, context.key, config, networks)
         metrics["loss_ent_main"] = entropy_loss(jax.nn.softmax(outputs["target"].main))
         return loss + c.lambda_ent_main * metrics["loss_ent_main"], metrics
 
     def warm_up() -> tuple[jax.Array, Scalars]:
         return (jnp.zeros_like(loss), {}) if c.adversarial_after_warmup else adversarial()
 
-    parts = [either(step < c.warmup_steps, warm_up, invariant) if c.warmup_steps else invariant()]
+    parts = [either(context.step < c.warmup_steps, warm_up, invariant) if c.warmup_steps else invariant()]
     if c.adversarial_after_warmup:
         parts.append(adversarial())
     for part, more in parts:
         loss, metrics = loss + part, metrics | more
     return loss, metrics
-
-
-def discriminator_loss(
-    discriminator_params: Any, outputs: dict[str, Outputs], config: ml_collections.ConfigDict, networks: Any
-) -> tuple[jax.Array, Scalars]:
-    """Half the source loss plus half the target loss, on the clean outputs."""
-    maps = partial(discriminator_input, config=config)
-    return domain_game(discriminator_params, outputs, maps, config.apoda.gan, networks)
 
 
 def either(
@@ -126,11 +139,11 @@ def either(
 def perturbed_loss(
     params: Any,
     discriminator_params: Any,
-    outputs: dict[str, Outputs],
-    batch: dict[str, jax.Array],
+    outputs: ByDomain,
+    source_label: jax.Array,
     key: jax.Array,
     config: ml_collections.ConfigDict,
-    networks: Any,
+    networks: Networks,
 ) -> tuple[jax.Array, Scalars]:
     """Attacks the features of both domains, then asks the classifier not to care; and says what the attack achieved.
 
@@ -145,10 +158,10 @@ def perturbed_loss(
     metrics: Scalars = {}
     for i, d in enumerate(DOMAINS):
         f = jax.lax.stop_gradient(clean[d])
-        terms = attacked_losses(d, f, batch["source_label"], sizes[d], *frozen, config, networks)
+        terms = attacked_losses(d, f, source_label, sizes[d], *frozen, config, networks)
         moved[d] = perturb(f, terms, config.apoda.attack_steps, config.apoda.attack, jax.random.fold_in(key, i))
         metrics |= diagnostics(d, f, moved[d], frozen[0], networks)
-    loss, logits, losses = invariance_loss(params, clean, moved, batch["source_label"], sizes, config, networks)
+    loss, logits, losses = invariance_loss(params, clean, moved, source_label, sizes, config, networks)
     perturbed = {d: Outputs(logits[d], None, clean[d] + moved[d]) for d in DOMAINS}
     accuracy = [_accuracy(d, perturbed[d], frozen[1], config, networks) for d in DOMAINS]
     return loss, losses | metrics | {"acc_d_main_perturbed": 0.5 * (accuracy[0] + accuracy[1])}
@@ -162,7 +175,7 @@ def attacked_losses(
     params: Any,
     discriminator_params: Any,
     config: ml_collections.ConfigDict,
-    networks: Any,
+    networks: Networks,
 ) -> list[Term]:
     """What is raised by moving one domain's features; a loss without a step size is left out.
 
@@ -204,7 +217,7 @@ def invariance_loss(
     source_label: jax.Array,
     sizes: dict[str, tuple[int, int]],
     config: ml_collections.ConfigDict,
-    networks: Any,
+    networks: Networks,
 ) -> tuple[jax.Array, dict[str, jax.Array], Scalars]:
     """a1 CE(F(f_s + d_s), y_s) + a2 C(F(f_t + d_t), F(f_t)) for given d; (loss, perturbed logits by domain, losses)."""
     c = config.apoda
@@ -222,7 +235,7 @@ def invariance_loss(
     return loss, logits, losses
 
 
-def diagnostics(domain: str, clean: jax.Array, moved: jax.Array, params: Any, networks: Any) -> Scalars:
+def diagnostics(domain: str, clean: jax.Array, moved: jax.Array, params: Any, networks: Networks) -> Scalars:
     """How far features were moved and whose prediction that changed, over the positions of the feature map.
 
     rms_<domain>: RMS(d) / RMS(f). flip_<domain>: share of the positions whose predicted class changed. By class, shares
@@ -244,14 +257,14 @@ def diagnostics(domain: str, clean: jax.Array, moved: jax.Array, params: Any, ne
 
 
 def _accuracy(
-    domain: str, outputs: Outputs, discriminator_params: Any, config: ml_collections.ConfigDict, networks: Any
+    domain: str, outputs: Outputs, discriminator_params: Any, config: ml_collections.ConfigDict, networks: Networks
 ) -> jax.Array:
     seen = jax.lax.stop_gradient(discriminator_input(outputs, "main", config))
     domain_logits = networks.discriminate(discriminator_params["main"], seen)
     return domain_accuracy(domain_logits, TRUTH[domain], config.apoda.gan)
 
 
-def _logits(params: Any, features: jax.Array, size: tuple[int, int], networks: Any) -> jax.Array:
+def _logits(params: Any, features: jax.Array, size: tuple[int, int], networks: Networks) -> jax.Array:
     return resize_align_corners(networks.classify(params, features), size)
 
 

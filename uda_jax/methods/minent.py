@@ -9,34 +9,27 @@ import jax
 import ml_collections
 
 from uda_jax.losses import entropy_loss
-from uda_jax.methods.source_only import discriminators, supervised_loss
-from uda_jax.models.deeplab_v2 import Outputs
-
-__all__ = ["DOMAINS", "default_config", "discriminators", "segmenter_loss"]
-
-DOMAINS = ("source", "target")
+from uda_jax.methods.contract import Aux, Context, Method
+from uda_jax.methods.game import TWO_DOMAINS, levels, segment_both, softmax_of
+from uda_jax.methods.supervised import supervised_loss
+from uda_jax.networks import Networks
 
 
 def default_config() -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict({"lambda_seg_aux": 0.1, "lambda_ent_main": 0.001, "lambda_ent_aux": 0.0002})
 
 
-def segmenter_loss(
-    params: Any,
-    discriminator_params: Any,
-    outputs: dict[str, Outputs],
-    batch: dict[str, jax.Array],
-    step: jax.Array,
-    key: jax.Array,
-    config: ml_collections.ConfigDict,
-    networks: Any,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """CE on the source plus the weighted entropies of the target's predictions (eq. 4)."""
-    del params, discriminator_params, step, key, networks
+def build(config: ml_collections.ConfigDict, networks: Networks) -> Method:
     c = config.minent
-    loss, metrics = supervised_loss(outputs["source"], batch["source_label"], c.lambda_seg_aux)
-    for level in ("main", "aux") if config.model.two_levels else ("main",):
-        entropy = entropy_loss(jax.nn.softmax(outputs["target"].level(level)))
-        metrics[f"loss_ent_{level}"] = entropy
-        loss = loss + c[f"lambda_ent_{level}"] * entropy
-    return loss, metrics
+
+    def segmenter_loss(params: Any, context: Context) -> tuple[jax.Array, Aux]:
+        """CE on the source plus the weighted entropies of the target's predictions (eq. 4)."""
+        outputs, stats = segment_both(networks, params, context)
+        loss, metrics = supervised_loss(outputs["source"], context.batch["source_label"], c.lambda_seg_aux)
+        for level in levels(config):
+            entropy = entropy_loss(softmax_of(outputs["target"], level))
+            metrics[f"loss_ent_{level}"] = entropy
+            loss = loss + c[f"lambda_ent_{level}"] * entropy
+        return loss, Aux(stats, metrics)
+
+    return Method(TWO_DOMAINS, segmenter_loss)

@@ -1,0 +1,98 @@
+"""The adversarial game of AdaptSegNet and its family: discriminators tell apart what the segmenter says of two domains.
+
+A method chooses what they look at, `maps(outputs, level)` -> [B, H, W, C].
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from uda_jax.losses import SOURCE, TARGET, domain_accuracy, domain_loss
+from uda_jax.methods.contract import Aux, Context, Method, Scalars, Stream
+from uda_jax.methods.supervised import supervised_loss
+from uda_jax.models.deeplab_v2 import Outputs
+from uda_jax.networks import Networks
+
+DOMAINS = ("source", "target")
+TRUTH = {"source": SOURCE, "target": TARGET}
+TWO_DOMAINS = {"source": Stream(labels=True), "target": Stream()}
+
+ByDomain = dict[str, Outputs]
+Maps = Callable[[Outputs, str], jax.Array]
+
+
+def segment_both(networks: Networks, params: Any, context: Context) -> tuple[ByDomain, Any]:
+    """(outputs by domain, batch statistics after both); the source goes first, which the statistics show."""
+    outputs, stats = {}, context.stats
+    for domain in DOMAINS:
+        outputs[domain], stats = networks.segment(params, stats, context.batch[f"{domain}_image"])
+    return outputs, stats
+
+
+def levels(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    return ("main", "aux") if config.model.two_levels else ("main",)
+
+
+def map_shapes(config: ml_collections.ConfigDict) -> dict[str, tuple[int, int, int]]:
+    """Level -> (H, W, classes), of maps with a channel a class at the size of the source's images."""
+    height, width = config.data.source.size
+    return {level: (height, width, config.model.num_classes) for level in levels(config)}
+
+
+def softmax_of(outputs: Outputs, level: str) -> jax.Array:
+    """[B, H, W, classes]."""
+    return jax.nn.softmax(outputs.level(level))
+
+
+def adversarial_loss(
+    discriminators: Any, outputs: Outputs, maps: Maps, settings: ml_collections.ConfigDict, networks: Networks
+) -> tuple[jax.Array, Scalars]:
+    """How far the target's outputs are from passing as source's (AdaptSegNet, eq. 4).
+
+    `settings` holds `gan` and a weight `lambda_adv_<level>` for every level.
+    """
+    loss, metrics = jnp.zeros(()), {}
+    for level, params in discriminators.items():
+        adversarial = domain_loss(networks.discriminate(params, maps(outputs, level)), SOURCE, settings.gan)
+        metrics[f"loss_adv_{level}"] = adversarial
+        loss = loss + settings[f"lambda_adv_{level}"] * adversarial
+    return loss, metrics
+
+
+def domain_game(
+    discriminators: Any, outputs: ByDomain, maps: Maps, gan: str, networks: Networks
+) -> tuple[jax.Array, Scalars]:
+    """The discriminators' loss: half the source's and half the target's, over all levels (AdaptSegNet, eq. 2)."""
+    loss, metrics = jnp.zeros(()), {}
+    for level, params in discriminators.items():
+        accuracies = []
+        for domain, truth in TRUTH.items():
+            domain_logits = networks.discriminate(params, maps(outputs[domain], level))
+            metrics[f"loss_d_{level}_{domain}"] = domain_loss(domain_logits, truth, gan)
+            accuracies.append(domain_accuracy(domain_logits, truth, gan))
+            loss = loss + 0.5 * metrics[f"loss_d_{level}_{domain}"]
+        metrics[f"acc_d_{level}"] = 0.5 * (accuracies[0] + accuracies[1])
+    return loss, metrics
+
+
+def adversarial_method(
+    config: ml_collections.ConfigDict, networks: Networks, settings: ml_collections.ConfigDict, maps: Maps
+) -> Method:
+    """CE on the source plus the weighted adversarial losses of the target's maps, against `domain_game`.
+
+    `settings` as in `adversarial_loss`, and `lambda_seg_aux`.
+    """
+
+    def segmenter_loss(params: Any, context: Context) -> tuple[jax.Array, Aux]:
+        outputs, stats = segment_both(networks, params, context)
+        loss, metrics = supervised_loss(outputs["source"], context.batch["source_label"], settings.lambda_seg_aux)
+        adversarial, more = adversarial_loss(context.discriminators, outputs["target"], maps, settings, networks)
+        return loss + adversarial, Aux(stats, metrics | more, outputs)
+
+    def discriminator_loss(discriminators: Any, context: Context, outputs: ByDomain) -> tuple[jax.Array, Scalars]:
+        return domain_game(discriminators, outputs, maps, settings.gan, networks)
+
+    return Method(TWO_DOMAINS, segmenter_loss, map_shapes(config), discriminator_loss)
