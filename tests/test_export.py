@@ -95,9 +95,10 @@ def test_metadata_says_what_it_takes_to_use_the_weights(run: Any, tmp_path: Path
 def test_class_names_are_those_of_the_checkpoint(tmp_path: Path) -> None:
     """They were guessed where a run had not been evaluated yet: 19 classes of one's own became Cityscapes'."""
     own = [f"thing {i}" for i in range(19)]
+    state = random_state(tiny("resnet18"), seed=1)
     with checkpoint.make_manager(tmp_path) as manager:
-        checkpoint.save(manager, 1, {"x": jnp.zeros(1)}, {"classes": own})
-        checkpoint.save(manager, 2, {"x": jnp.zeros(1)})  # as before checkpoints had classes
+        checkpoint.save(manager, 1, state, {"classes": own})
+        checkpoint.save(manager, 2, state)  # as before checkpoints had classes
     assert class_names(tmp_path, 1, 19) == own
     assert class_names(tmp_path, 2, 2) == ["class 0", "class 1"]
     (tmp_path / "evaluation.json").write_text(json.dumps({"classes": ["cat", "dog"]}))

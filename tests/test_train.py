@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from ml_collections import ConfigDict
 
@@ -131,3 +132,11 @@ def test_weights_that_do_not_fit_do_not_claim_the_workdir(config: ConfigDict, tm
     with pytest.raises(UserError, match="does not fit"):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_no_memory_is_no_part_of_a_checkpoint(config: ConfigDict, tmp_path: Path) -> None:
+    """As in those from before methods had any, which can be resumed."""
+    config.train.steps = 1
+    train(config, tmp_path)
+    stored = ocp.PyTreeCheckpointHandler().metadata(tmp_path / "checkpoints" / "1" / "default").tree
+    assert {"params", "optimizer", "step"} < stored.keys() and "memory" not in stored

@@ -1,5 +1,6 @@
 """Checkpoints of the whole training state, written in the background by Orbax, each with what it is of."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from uda_jax.errors import UserError
+from uda_jax.state import TrainState
 
 
 def make_manager(workdir: Path, keep: int = 3) -> ocp.CheckpointManager:
@@ -21,17 +23,17 @@ def steps(workdir: Path) -> list[int]:
     return sorted(ocp.utils.checkpoint_steps(directory)) if directory.is_dir() else []
 
 
-def save(manager: ocp.CheckpointManager, step: int, state: Any, about: dict[str, Any] | None = None) -> None:
+def save(manager: ocp.CheckpointManager, step: int, state: TrainState, about: dict[str, Any] | None = None) -> None:
     """Saves `state` as `step` unless that is there already.
 
     Args:
       about: what to keep beside it, as JSON has it; see `read_about`.
     """
     if step not in manager.all_steps():
-        manager.save(step, args=ocp.args.StandardSave(state), custom_metadata=about or {})
+        manager.save(step, args=ocp.args.StandardSave(_fields(state)), custom_metadata=about or {})
 
 
-def restore(manager: ocp.CheckpointManager, state: Any) -> Any:
+def restore(manager: ocp.CheckpointManager, state: TrainState) -> TrainState:
     """The newest checkpoint, placed as `state` (real or abstract arrays with shardings); `state` if there is none.
 
     Raises:
@@ -40,14 +42,20 @@ def restore(manager: ocp.CheckpointManager, state: Any) -> Any:
     step = manager.latest_step()
     if step is None:
         return state
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _fields(state))
     try:
-        return manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        return state.replace(**manager.restore(step, args=ocp.args.StandardRestore(abstract)))
     except (ValueError, KeyError, FileNotFoundError) as e:
         raise UserError(
             f"{manager.directory}/{step} cannot be restored: {e}\n"
             "If it is damaged, remove that directory to go on from the checkpoint before."
         ) from e
+
+
+def _fields(state: TrainState) -> dict[str, Any]:
+    """What is stored of a state: no memory that is empty, as checkpoints from before there was one have none."""
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return {name: tree for name, tree in fields.items() if name != "memory" or jax.tree.leaves(tree)}
 
 
 def read_about(workdir: Path, step: int) -> dict[str, Any]:
