@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,9 +7,10 @@ import optax
 import pytest
 
 from tests.conftest import shrink
-from uda_jax.config import default_config
+from uda_jax.config import check_config, default_config
+from uda_jax.errors import UserError
 from uda_jax.networks import build_networks
-from uda_jax.optimizers import Group, listed_sgd, poly_schedule, segmenter_groups
+from uda_jax.optimizers import Group, build_optimizers, decay_factors, listed_sgd, poly_schedule, segmenter_groups
 from uda_jax.state import create_state
 
 
@@ -78,3 +81,50 @@ def test_trainable_affine_is_trained_and_vgg_is_listed_once() -> None:
     config.model.update(backbone="resnet18")
     params = jax.eval_shape(lambda: create_state(config, build_networks(config))).params
     assert 0.0 not in {g.multiplier for g in segmenter_groups(params, 10.0, "train").values()}
+
+
+def test_rules_come_before_the_published_groups_and_cover_what_they_say() -> None:
+    config = shrink(default_config())
+    params = jax.eval_shape(lambda: create_state(config, build_networks(config))).params
+    plain = segmenter_groups(params, 10.0, "frozen")
+    rules = (("head/.*", 2.0, 0.5), ("backbone/layer4.*", 0.1, 1.0))
+    groups = segmenter_groups(params, 10.0, "frozen", rules)
+    assert groups.keys() == plain.keys()  # every parameter is in one
+    for path, group in groups.items():
+        if path[0] == "head":
+            assert group == Group(2.0, 1)
+        elif path[1].startswith("layer4") and plain[path].multiplier:
+            assert group == plain[path]._replace(multiplier=0.1)
+        else:
+            assert group == plain[path]  # the frozen stay frozen
+    assert {path[0] for path, factor in decay_factors(params, rules).items() if factor == 0.5} == {"head"}
+    for pattern, words in (
+        ("heads/.*", "'heads/.*' is the first to match of no parameter"),
+        ("(", "no regular expression"),
+    ):
+        with pytest.raises(UserError, match=re.escape(words)):
+            segmenter_groups(params, 10.0, "frozen", [(pattern, 1.0, 1.0)])
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_groups_reach_the_update(name: str, problem: tuple[dict, list[dict]]) -> None:
+    params, grads = problem
+    config = default_config()
+    config.optimizer.update(name=name, learning_rate=0.1, warmup_steps=2, weight_decay=0.1, schedule_steps=100)
+    moved = {}
+    for factor in (1.0, 0.5, 0.0):
+        config.optimizer.groups = ((".*", factor, 0.0),)
+        optimizer = build_optimizers(params, config).segmenter
+        start = optimizer.init(params)
+        _, warm = optimizer.update(grads[0], start, params)
+        moved[factor] = optimizer.update(grads[0], warm, params)[0]["a"]["kernel"]
+    np.testing.assert_allclose(moved[0.5], 0.5 * moved[1.0], rtol=1e-6)
+    assert not moved[0.0].any() and moved[1.0].all()
+
+
+def test_settings_of_the_other_optimizer_are_refused() -> None:
+    for name, setting, value in (("adamw", "momentum", 0.5), ("adamw", "variant", "legacy"), ("sgd", "adamw_b1", 0.8)):
+        config = default_config()
+        config.optimizer.update({"name": name, setting: value})
+        with pytest.raises(UserError, match=f"config.optimizer.{setting}={value!r} does nothing with"):
+            check_config(config)

@@ -7,6 +7,7 @@ import jax
 import ml_collections
 from ml_collections import ConfigDict
 
+from uda_jax import optimizers
 from uda_jax.errors import UserError
 from uda_jax.methods import METHODS
 
@@ -19,8 +20,7 @@ CHOICES = {
     "model.dtype": ("float32", "bfloat16", "float64"),
     "model.param_dtype": ("float32", "float64"),
     "model.precision": ("default", "high", "highest"),
-    "optimizer.variant": ("dedup", "torch2", "legacy"),
-}
+} | {f"optimizer.{name}": choices for name, choices in optimizers.CHOICES.items()}
 INFINITE = float("inf")
 BOUNDS: dict[str, tuple[float, float]] = {
     "model.num_classes": (1, 255),
@@ -33,6 +33,10 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "optimizer.momentum": (0, 1),
     "optimizer.weight_decay": (0, INFINITE),
     "optimizer.discriminator_learning_rate": (0, INFINITE),
+    "optimizer.adamw_b1": (0, 1),
+    "optimizer.adamw_b2": (0, 1),
+    "optimizer.warmup_steps": (0, INFINITE),
+    "optimizer.warmup_start": (0, 1),
     "optimizer.discriminator_b1": (0, 1),
     "optimizer.discriminator_b2": (0, 1),
     "optimizer.schedule_steps": (1, INFINITE),
@@ -130,14 +134,22 @@ def _model() -> ConfigDict:
 def _optimizer() -> ConfigDict:
     return ConfigDict(
         {
+            "name": "sgd",  # or "adamw"
             "learning_rate": 2.5e-4,
             "head_multiplier": 10.0,
-            "momentum": 0.9,
+            # (pattern, factor on the rate, factor on the weight decay) by path, such as (".*/bias", 1.0, 0.0); they come
+            # before the heads' own, and the first whose pattern matches counts.
+            "groups": (),
+            "momentum": 0.9,  # of sgd
+            "adamw_b1": 0.9,
+            "adamw_b2": 0.999,
             "weight_decay": 5e-4,
             "variant": "dedup",  # the published list of parameters: see `optimizers.listed_sgd`
             "discriminator_learning_rate": 1e-4,
             "discriminator_b1": 0.9,
             "discriminator_b2": 0.99,
+            "warmup_steps": 0,  # in which a factor rises from warmup_start to 1
+            "warmup_start": 1e-6,
             "schedule_steps": 250_000,  # where the poly schedule reaches zero; train.steps may stop earlier
             "power": 0.9,
         }
@@ -182,6 +194,7 @@ def check_config(config: ConfigDict) -> None:
     for name in ("source", "target", "oracle", "eval"):
         _check_stream(config.data[name], f"config.data.{name}")
     _check_model(config.model)
+    _check_optimizer(config.optimizer)
     if config.train.steps > config.optimizer.schedule_steps:
         raise UserError(
             f"config.train.steps={config.train.steps} goes beyond the end of the learning-rate schedule, "
@@ -238,6 +251,19 @@ def _check_model(model: ConfigDict) -> None:
         raise UserError(f"config.model.dilations={model.dilations}: expected one or more rates of 1 or more")
     if not len(model.mean) == len(model.std) == 3 or min(model.std) <= 0:
         raise UserError(f"config.model.mean={model.mean} and std={model.std}: expected three numbers each, std above 0")
+
+
+def _check_optimizer(optimizer: ConfigDict) -> None:
+    for rule in optimizer.groups:
+        if len(rule) != 3 or not isinstance(rule[0], str) or min(rule[1:]) < 0:
+            raise UserError(f"config.optimizer.groups: {rule!r}, expected (pattern, rate factor, weight decay factor)")
+    idle = ("momentum", "variant") if optimizer.name == "adamw" else ("adamw_b1", "adamw_b2")
+    default = _optimizer()
+    for key in idle:
+        if optimizer[key] != default[key]:
+            raise UserError(
+                f"config.optimizer.{key}={optimizer[key]!r} does nothing with optimizer.name={optimizer.name!r}"
+            )
 
 
 def check_x64(model: ConfigDict) -> None:

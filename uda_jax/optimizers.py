@@ -1,6 +1,7 @@
-"""Optimizers of the two players: poly schedules, per-group rates and PyTorch's SGD with its listing quirk."""
+"""Optimizers of the two players, as the config says: schedules, groups by pattern, SGD as published, and AdamW."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,6 +9,10 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 from flax import traverse_util
+
+from uda_jax.errors import UserError
+
+CHOICES = {"name": ("sgd", "adamw"), "variant": ("dedup", "torch2", "legacy")}
 
 Params = Any
 Schedule = Callable[[jax.Array], jax.Array]
@@ -24,6 +29,16 @@ def poly_schedule(base: float, steps: int, power: float = 0.9) -> Schedule:
     return schedule
 
 
+def warmed_up(schedule: Schedule, steps: int, start: float = 1e-6) -> Schedule:
+    """`schedule`, times a factor that rises linearly from `start` at step 0 to 1 at `steps` (mmcv's linear warm-up)."""
+
+    def warm(step: jax.Array) -> jax.Array:
+        missing = jnp.maximum(steps - step, 0).astype(jnp.result_type(float)) / max(steps, 1)
+        return schedule(step) * (1 - missing * (1 - start))
+
+    return warm if steps else schedule
+
+
 class Group(NamedTuple):
     """How one parameter is trained.
 
@@ -36,23 +51,59 @@ class Group(NamedTuple):
     listings: int
 
 
-def segmenter_groups(params: Params, head_multiplier: float, affine: str) -> dict[tuple[str, ...], Group]:
-    """The published grouping by path: heads at the multiplied rate, frozen affines, and how often each is listed.
+Rule = tuple[str, float, float]  # pattern that a parameter's whole path matches, factors on its rate and weight decay
+Groups = dict[tuple[str, ...], Group]  # of every parameter, by path
 
-    AdaptSegNet's list walks modules inside modules, so that in ResNets every convolution of a block is listed three
-    times and every downsampling convolution four times; the stem and the heads once.
+
+def segmenter_groups(params: Params, head_multiplier: float, affine: str, rules: Sequence[Rule] = ()) -> Groups:
+    """The group of every parameter: that of the first rule whose pattern matches its path, "backbone/layer1_0/...".
+
+    Args:
+      affine: "frozen" freezes scales and biases of batch norm, whatever the rules say.
+      rules: before the published ones, which are: heads at the multiplied rate, all else at the plain one.
+    Raises:
+      UserError: a pattern is no regular expression, or matches no parameter.
     """
+    published: tuple[Rule, ...] = (("(aux_)?head/.*", head_multiplier, 1.0), (".*", 1.0, 1.0))
+    paths = list(traverse_util.flatten_dict(params))
+    chosen = {path: _first([*rules, *published], path) for path in paths}
+    for rule in rules:
+        if rule not in chosen.values():
+            some = ", ".join("/".join(path) for path in paths[:3])
+            raise UserError(
+                f"config.optimizer.groups: {rule[0]!r} is the first to match of no parameter; there are {some}, ..."
+            )
 
     def group(path: tuple[str, ...]) -> Group:
-        if path[0] in ("head", "aux_head"):
-            return Group(head_multiplier, 1)
         if affine == "frozen" and path[-1] in ("scale", "bias") and "bn" in path[-2]:
             return Group(0.0, 0)
-        if len(path) < 4 or not path[1].startswith("layer"):
-            return Group(1.0, 1)
-        return Group(1.0, 4 if path[2].startswith("downsample") else 3)
+        return Group(chosen[path][1], _listings(path))
 
-    return {path: group(path) for path in traverse_util.flatten_dict(params)}
+    return {path: group(path) for path in paths}
+
+
+def decay_factors(params: Params, rules: Sequence[Rule]) -> dict[tuple[str, ...], float]:
+    """The factor on every parameter's weight decay, by path; 1 where no rule says otherwise."""
+    return {path: _first([*rules, (".*", 1.0, 1.0)], path)[2] for path in traverse_util.flatten_dict(params)}
+
+
+def _first(rules: Sequence[Rule], path: tuple[str, ...]) -> Rule:
+    return next(rule for rule in rules if _matches(rule[0], "/".join(path)))
+
+
+def _matches(pattern: str, path: str) -> bool:
+    try:
+        return re.fullmatch(pattern, path) is not None
+    except re.error as error:
+        raise UserError(f"config.optimizer.groups: {pattern!r} is no regular expression: {error}") from error
+
+
+def _listings(path: tuple[str, ...]) -> int:
+    """How often AdaptSegNet lists a parameter: its list walks modules inside modules, so that in ResNets every
+    convolution of a block is there three times and every downsampling convolution four times; the rest once."""
+    if len(path) < 4 or path[0] != "backbone" or not path[1].startswith("layer"):
+        return 1
+    return 4 if path[2].startswith("downsample") else 3
 
 
 class SGDState(NamedTuple):
@@ -62,10 +113,11 @@ class SGDState(NamedTuple):
 
 def listed_sgd(
     schedule: Schedule,
-    groups: dict[tuple[str, ...], Group],
+    groups: Groups,
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
     variant: str = "dedup",
+    decays: Mapping[tuple[str, ...], float] | None = None,
 ) -> optax.GradientTransformation:
     """PyTorch's SGD with momentum and weight decay, applied once for every time a parameter is listed.
 
@@ -76,6 +128,7 @@ def listed_sgd(
         buffer, as current PyTorch does with a repeated list (whose buffers are separate in the very first step).
         "legacy" is PyTorch <= 0.4.1, with which the published models were trained: there each repetition also adds
         the weight decay to the gradient itself, so that it grows from one listing to the next.
+      decays: factors on the weight decay by path, 1 where there is none.
     """
 
     def init(params: Params) -> SGDState:
@@ -86,9 +139,9 @@ def listed_sgd(
         if group.multiplier == 0.0:
             return jnp.zeros_like(p), m
         rate = (schedule(step) * group.multiplier).astype(p.dtype)
-        start = p
+        start, decay = p, weight_decay * (decays or {}).get(path, 1.0)
         for i in range(1 if variant == "dedup" else group.listings):
-            decayed = g + weight_decay * p
+            decayed = g + decay * p
             g = decayed if variant == "legacy" else g
             fresh = (step == 0) if variant == "torch2" and i > 0 else False
             m = jnp.where(fresh, decayed, momentum * m + decayed)
@@ -106,23 +159,59 @@ def listed_sgd(
     return optax.GradientTransformation(init, update)
 
 
+def adamw(
+    schedule: Schedule,
+    groups: Groups,
+    weight_decay: float = 0.01,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    decays: Mapping[tuple[str, ...], float] | None = None,
+) -> optax.GradientTransformation:
+    """AdamW (Loshchilov and Hutter 2019) as PyTorch has it: the decay is scaled by the rate, and so by its group's.
+
+    Args:
+      decays: as of `listed_sgd`.
+    """
+    inner = optax.scale_by_adam(b1, b2)
+
+    def update(grads: Params, state: Any, params: Params | None = None) -> tuple[Params, Any]:
+        assert params is not None
+        rate = schedule(state.count)
+        directions, state = inner.update(grads, state, params)
+        d, p = (traverse_util.flatten_dict(tree) for tree in (directions, params))
+        factors = decays or {}
+        updates = {
+            path: -(rate * group.multiplier).astype(p[path].dtype)
+            * (d[path] + weight_decay * factors.get(path, 1.0) * p[path])
+            for path, group in groups.items()
+        }
+        return traverse_util.unflatten_dict(updates), state
+
+    return optax.GradientTransformation(inner.init, update)
+
+
 class Optimizers(NamedTuple):
     segmenter: optax.GradientTransformation
     discriminator: optax.GradientTransformation
 
 
 def segmenter_schedule(config: ml_collections.ConfigDict) -> Schedule:
-    """The learning rate of the segmenter's backbone by step; its heads' is `head_multiplier` times that."""
+    """The learning rate by step of what has the multiplier 1."""
     c = config.optimizer
-    return poly_schedule(c.learning_rate, c.schedule_steps, c.power)
+    return warmed_up(poly_schedule(c.learning_rate, c.schedule_steps, c.power), c.warmup_steps, c.warmup_start)
 
 
 def build_optimizers(params: Params, config: ml_collections.ConfigDict) -> Optimizers:
-    """SGD for the segmenter's parameters and Adam for the discriminators', as `config.optimizer` says."""
+    """Listed SGD or AdamW for the segmenter, Adam for the discriminators, as `config.optimizer` says."""
     c = config.optimizer
-    groups = segmenter_groups(params, c.head_multiplier, config.model.affine)
+    groups = segmenter_groups(params, c.head_multiplier, config.model.affine, c.groups)
+    schedule, decays = segmenter_schedule(config), decay_factors(params, c.groups)
+    if c.name == "adamw":
+        segmenter = adamw(schedule, groups, c.weight_decay, c.adamw_b1, c.adamw_b2, decays)
+    else:
+        segmenter = listed_sgd(schedule, groups, c.momentum, c.weight_decay, c.variant, decays)
     return Optimizers(
-        listed_sgd(segmenter_schedule(config), groups, c.momentum, c.weight_decay, c.variant),
+        segmenter,
         optax.adam(
             poly_schedule(c.discriminator_learning_rate, c.schedule_steps, c.power),
             b1=c.discriminator_b1,

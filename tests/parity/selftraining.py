@@ -1,0 +1,43 @@
+"""Reads the vectors of the self-training codes (DAFormer, MIC, ...), whose weights follow a rule of their own."""
+
+import functools
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.parity.reference import BESIDE, COPIES, Vectors
+
+SEED = 20171
+
+
+def directory() -> Path:
+    """$UDA_REFERENCE_SELFTRAINING_DIR, or the full set beside the repository, or the copies."""
+    chosen, beside = os.environ.get("UDA_REFERENCE_SELFTRAINING_DIR"), BESIDE.with_name("reference_selftraining")
+    return Path(chosen) if chosen else beside if beside.is_dir() else COPIES / "selftraining"
+
+
+@functools.cache
+def load(name: str) -> Vectors:
+    """All arrays of `<name>.npz`; skips the test if this set has no such file."""
+    path = directory() / f"{name}.npz"
+    if not path.exists():
+        pytest.skip(f"{path} is not there; set UDA_REFERENCE_SELFTRAINING_DIR to a directory that has it")
+    with np.load(path) as archive:
+        return {k: archive[k] for k in archive.files}
+
+
+def rule(tag: str, name: str, shape: tuple[int, ...], seed: int = SEED) -> np.ndarray:
+    """The tensor of that published name, float32: linear, convolution and norm weights, biases."""
+    n = np.random.default_rng([seed, zlib.crc32(f"{tag}/{name}".encode())]).standard_normal(shape)
+    if name.endswith(".bias"):
+        n = 0.1 * n
+    elif len(shape) == 1:
+        n = 1 + 0.1 * n
+    elif "conv_seg" in name:
+        n = n * 8 / np.sqrt(np.prod(shape[1:]))
+    else:
+        n = n * np.sqrt((2 if len(shape) == 4 else 1) / np.prod(shape[1:]))
+    return n.astype(np.float32)
