@@ -137,7 +137,7 @@ def _optimizer() -> ConfigDict:
             "name": "sgd",  # or "adamw"
             "learning_rate": 2.5e-4,
             "head_multiplier": 10.0,
-            # (pattern, factor on the rate, factor on the weight decay) by path, such as (".*/bias", 1.0, 0.0); they come
+            # (pattern, factor on rate, factor on weight decay) by path, such as (".*/bias", 1.0, 0.0); they come
             # before the heads' own, and the first whose pattern matches counts.
             "groups": (),
             "momentum": 0.9,  # of sgd
