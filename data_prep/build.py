@@ -14,15 +14,19 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from absl import logging
 
+from data_prep.files import is_folder
 from data_prep.raw import RAW_SETS
 from uda_jax import cli
 from uda_jax.errors import UserError
+from uda_jax.paths import local
 
+Directories = tuple[Path, Path | None, Path | None]  # images, labels, and the one given where both were found in it
+MAX_SPLIT = 150  # bytes; the names of its files are longer
 # What each kind of dataset understands besides --dataset, --out, --size and --workers.
 OPTIONS = {
     "streets": ("train_images", "val_images"),
@@ -149,30 +153,48 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def parse_lists(texts: Sequence[str]) -> dict[str, Path]:
     """Split -> file of ids from "SPLIT=FILE"."""
-    pairs = [text.partition("=") for text in texts]
-    for (split, _, file), text in zip(pairs, texts, strict=True):
-        if not re.fullmatch(r"\w+", split) or not file:
-            raise UserError(f"--split {text}: expected SPLIT=FILE, a text file of ids, such as train=train.txt")
-    return {split: Path(file) for split, _, file in pairs}
-
-
-def parse_splits(texts: Sequence[str]) -> dict[str, tuple[Path, Path | None]]:
-    """Split -> (images directory, labels directory or None) from "SPLIT=DIR" or "SPLIT=IMAGES[,LABELS]"."""
-    splits: dict[str, tuple[Path, Path | None]] = {}
+    lists: dict[str, Path] = {}
     for text in texts:
-        match = re.fullmatch(r"(\w+)=([^,]+)(?:,([^,]+))?", text)
+        split, equals, file = text.partition("=")
+        if not equals or not file:
+            raise UserError(f"--split {text}: expected SPLIT=FILE, a text file of ids, such as train=train.txt")
+        lists[_new_split(split, lists)] = local(file, f"--split {split}")
+    return lists
+
+
+def parse_splits(texts: Sequence[str]) -> dict[str, Directories]:
+    """Split -> its directories from "SPLIT=DIR" or "SPLIT=IMAGES[,LABELS]"."""
+    splits: dict[str, Directories] = {}
+    for text in texts:
+        match = re.fullmatch(r"([^=]*)=([^,]+)(?:,([^,]+))?", text, re.DOTALL)
         if match is None:
             raise UserError(f"--split {text}: expected SPLIT=DIR or SPLIT=IMAGES,LABELS, such as train=photos")
-        if match[1] in splits:
-            raise UserError(f"--split {match[1]} is given twice; put the images of a split into one directory")
-        images, label_maps = Path(match[2]), Path(match[3]) if match[3] else None
-        if label_maps is None and (images / "images").is_dir():
-            label_maps = images / "labels" if (images / "labels").is_dir() else None
-            images = images / "images"
-        splits[match[1]] = images, label_maps
+        split, flag = _new_split(match[1], splits), f"--split {match[1]}"
+        given = local(match[2], flag)
+        if match[3]:
+            splits[split] = given, local(match[3], flag), None
+        elif is_folder(given / "images"):
+            label_maps = given / "labels" if is_folder(given / "labels") else None
+            splits[split] = given / "images", label_maps, given
+        else:
+            splits[split] = given, None, None
     if not splits:
         raise UserError("folders need at least one --split SPLIT=DIR, such as --split train=photos")
     return splits
+
+
+def _new_split(name: str, known: Collection[str]) -> str:
+    """A name that TFDS can store and find again; raises UserError for any other, and for one that is `known`."""
+    if not re.fullmatch(r"\w+", name) or not re.search(r"[^\W_]", name) or name.lower() == "all":
+        raise UserError(
+            f"--split {name}=...: a split is named with letters, digits and '_', with one letter or digit at least, "
+            "and not 'all', which stands for all splits together; such as train"
+        )
+    if len(name.encode()) > MAX_SPLIT:
+        raise UserError(f"--split {name}=...: the name is longer than {MAX_SPLIT} bytes, too long for file names")
+    if name in known:
+        raise UserError(f"--split {name} is given twice; put what belongs to a split into one directory or list")
+    return name
 
 
 def summary(data_dir: str, dataset: str) -> str:

@@ -18,8 +18,10 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from data_prep import features
+from data_prep.files import Scene
+from data_prep.left_out import first
 from data_prep.prepare import Recipe, in_parallel, prepare
-from data_prep.raw import RawSet, Scene, first
+from data_prep.raw import RawSet
 from uda_jax.data import labels, statistics
 from uda_jax.data.statistics import Statistics
 from uda_jax.errors import UserError

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from data_prep import build, pictures, verify_ids, verify_rules, verify_scan, verify_sheet
+from data_prep.files import Files, folder_files
 from data_prep.label_map import TRAIN_IDS, LabelMap, convert, load
-from data_prep.raw import IMAGE_SUFFIXES, LABEL_SUFFIXES, RAW_SETS, Files, RawSet, by_id, pictures_in
+from data_prep.raw import RAW_SETS, RawSet
 from data_prep.verify_rules import FAULT, SEVERITIES, Finding, Report
 from data_prep.verify_scan import Item, Label, Spec
 from uda_jax.data import labels
@@ -96,7 +97,7 @@ def verify(args: argparse.Namespace) -> Report:
     items = [item for split, found in files.items() for item in _items(split, found)]
     chosen = verify_sheet.evenly(items, args.limit or len(items))
     facts = list(verify_scan.measure(partial(verify_scan.scan, spec), chosen, len(chosen), args.workers))
-    found = verify_rules.counts(spec, images, args.complete)
+    found = verify_rules.counts(spec, images, args.complete) + verify_rules.others(files.values())
     for split in files:
         found += verify_rules.pairing(split, files[split], strict=args.dataset != "folders")
     found += verify_rules.findings(spec, facts) + verify_rules.sampled(len(chosen), len(items))
@@ -144,18 +145,13 @@ def _folders(args: argparse.Namespace) -> tuple[Spec, dict[str, Files], str]:
     ids = label_map.name if label_map.name in labels.TABLES else None
     spec = Spec("folders", {}, partial(_read_mapped, label_map=label_map), label_map.classes, ids)
     splits = build.parse_splits(args.split)
-    files = {split: _pictures(*directories) for split, directories in splits.items()}
-    return spec, files, ", ".join(str(images) for images, _ in splits.values())
+    files = {split: folder_files(*directories) for split, directories in splits.items()}
+    return spec, files, ", ".join(str(images) for images, *_ in splits.values())
 
 
 def _read_mapped(path: Path, label_map: LabelMap) -> Label:
     values, train_ids, unknown = convert(path, label_map)
     return Label(values.values, train_ids, unknown, values.colored)
-
-
-def _pictures(images: Path, label_maps: Path | None) -> Files:
-    found = pictures_in(images, IMAGE_SUFFIXES)
-    return Files(found, None if label_maps is None else by_id(label_maps, suffixes=LABEL_SUFFIXES))
 
 
 def _items(split: str, files: Files) -> list[Item]:
