@@ -23,13 +23,13 @@ from data_prep.files import is_folder
 from data_prep.raw import RAW_SETS
 from uda_jax import cli
 from uda_jax.errors import UserError
-from uda_jax.paths import local
+from uda_jax.paths import local, records_dir
 
 Directories = tuple[Path, Path | None, Path | None]  # images, labels, and the one given where both were found in it
 MAX_SPLIT = 150  # bytes; the names of its files are longer
 # What each kind of dataset understands besides --dataset, --out, --size and --workers.
 OPTIONS = {
-    "streets": ("train_images", "val_images"),
+    "streets": ("train_images", "val_images", "overwrite"),
     "folders": ("name", "split", "label_map", "encoding", "overwrite"),
     "published": ("raw", "split", "encoding", "overwrite", "beam"),
 }
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         for dataset in _build(args):
-            print(summary(args.out, dataset))
+            print(cli.printable(summary(args.out, dataset)))
 
     try:
         return cli.answered(command)
@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         help="stored size, or 'full' for images as they are (default: streets 256x128, folders full, else published)",
     )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    parser.add_argument("--overwrite", action="store_true", default=None, help="replace the dataset of this name")
     streets = parser.add_argument_group("streets")
     streets.add_argument("--train_images", type=int)
     streets.add_argument("--val_images", type=int)
@@ -81,7 +82,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     files.add_argument("--label_map", metavar="FILE", help="folders: YAML of what label files hold, or cityscapes, ...")
     files.add_argument("--encoding", choices=["png", "jpeg"], help="of resized images: png (default) or jpeg, smaller")
-    files.add_argument("--overwrite", action="store_true", default=None, help="replace a dataset of this name")
     files.add_argument("--beam", metavar="OPTIONS", help="published sets: build with Apache Beam and these options")
     return parser
 
@@ -97,6 +97,7 @@ def _build(args: argparse.Namespace) -> list[str]:
         )
     if args.workers < 1:
         raise UserError(f"--workers={args.workers} must be at least 1")
+    records_dir(args.out, "--out")
     size = None if args.size in (None, "full") else parse_size(args.size)
     return {"streets": _streets, "folders": _folders, "published": _published}[kind](args, size)
 
@@ -104,9 +105,9 @@ def _build(args: argparse.Namespace) -> list[str]:
 def _streets(args: argparse.Namespace, size: tuple[int, int] | None) -> list[str]:
     from data_prep import streets
 
-    counts = {"train_images": args.train_images, "val_images": args.val_images}
-    given = {option: count for option, count in counts.items() if count is not None}
-    streets.build(args.out, size=size or (128, 256), workers=args.workers, **given)
+    if args.size == "full":
+        raise UserError("--size=full: street scenes are drawn at any size; expected WIDTHxHEIGHT, such as 256x128")
+    streets.build(args.out, size, args.train_images, args.val_images, args.workers, bool(args.overwrite))
     return ["streets/rendered", "streets/camera"]
 
 
@@ -130,13 +131,14 @@ def _folders(args: argparse.Namespace, size: tuple[int, int] | None) -> list[str
 
 def _published(args: argparse.Namespace, size: tuple[int, int] | None) -> list[str]:
     raw = RAW_SETS[args.dataset]
-    if not args.raw or not Path(args.raw).is_dir():
+    if not args.raw or not is_folder(local(args.raw, "--raw")):
         raise UserError(f"--raw={args.raw}: expected the directory where {raw.name} is unpacked; see docs/data.md")
+    lists = parse_lists(args.split)
     found = raw.find(Path(args.raw))
     from data_prep import builders
 
-    if args.split:
-        found = builders.choose(found, parse_lists(args.split))
+    if lists:
+        found = builders.choose(found, lists)
     size = raw.default_size if args.size is None else size
     plan = builders.raw_plan(raw, found, size, args.encoding or "png", args.workers)
     builders.build_raw(args.out, plan, raw.name, bool(args.overwrite), args.beam)

@@ -17,6 +17,7 @@ from data_prep.files import Files, Scene, folder_files
 from data_prep.label_map import LabelMap
 from data_prep.left_out import first, tell
 from data_prep.prepare import Recipe
+from uda_jax import cli
 from uda_jax.errors import UserError
 
 # Split -> images directory, labels directory and, if both were found in one that was given, that one.
@@ -95,5 +96,6 @@ def paired(files: Files, images: str | Path, label_maps: str | Path | None) -> l
         )
     spare = [str(path) for stem, path in labels.items() if stem not in found]
     if spare:
-        print(f"warning: {len(spare)} label maps in {label_maps} have no image, left out:\n{first(spare)}")
+        warning = f"warning: {len(spare)} label maps in {label_maps} have no image, left out:\n{first(spare)}"
+        print(cli.printable(warning))
     return [(stem, path, labels[stem]) for stem, path in found.items()]

@@ -23,8 +23,10 @@ from data_prep.label_map import TRAIN_IDS, LabelMap, convert, load
 from data_prep.raw import RAW_SETS, RawSet
 from data_prep.verify_rules import FAULT, SEVERITIES, Finding, Report
 from data_prep.verify_scan import Item, Label, Spec
+from uda_jax import cli
 from uda_jax.data import labels
 from uda_jax.errors import UserError
+from uda_jax.paths import local, records_dir
 
 # (height, width) of the images as published.
 SIZES = {
@@ -41,14 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
     try:
         report = verify(args)
-        print(_printable(text(report, args.show)))
+        print(cli.printable(text(report, args.show)))
         if args.json:
             with verify_sheet.whole(Path(args.json)) as scratch:
                 scratch.write_text(json.dumps(as_json(report), indent=1) + "\n")
         if args.sheet:
             verify_sheet.save(verify_sheet.draw(report.scenes, report.spec.names), Path(args.sheet))
     except (UserError, OSError) as error:
-        print(_printable(f"error: {error}"), file=sys.stderr)
+        print(cli.printable(f"error: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -115,6 +117,11 @@ def verify(args: argparse.Namespace) -> Report:
 
 def _check(args: argparse.Namespace) -> None:
     given = [flag for flag in ("raw", "split", "data") if getattr(args, flag)]
+    for flag in ("raw", "json", "sheet"):
+        if getattr(args, flag):
+            local(getattr(args, flag), f"--{flag}")
+    if args.data:
+        records_dir(args.data, "--data")
     wanted = "data" if args.data else "split" if args.dataset == "folders" else "raw"
     if given != [wanted]:
         raise UserError(
@@ -218,12 +225,6 @@ def as_json(report: Report) -> dict[str, Any]:
         "findings": [{**f._asdict(), "places": [p._asdict() for p in f.places]} for f in report.findings],
         "status": exit_status(report.findings),
     }
-
-
-def _printable(message: str) -> str:
-    """File names may hold bytes that the terminal cannot show."""
-    encoding = sys.stdout.encoding or "utf-8"
-    return message.encode(encoding, "backslashreplace").decode(encoding)
 
 
 if __name__ == "__main__":

@@ -57,11 +57,20 @@ def save(sheet: Image.Image, path: Path) -> None:
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A scratch file to write to, which then becomes `path`: that is there as a whole or not at all."""
+    """A scratch file to write to, which then becomes `path`: that is there as a whole or not at all.
+
+    What exists and is no file, such as /dev/stdout, is written to itself.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        yield path
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.part")
-    yield scratch
-    scratch.replace(path)
+    try:
+        yield scratch
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def _cell(scene: Scene, names: Sequence[str]) -> Image.Image:

@@ -25,13 +25,22 @@ def run(command: Callable[[], None]) -> None:
 
 
 def answered(command: Callable[[], None]) -> int:
-    """The exit status of a program that has parsed its own arguments: 2, and the message, for a user's mistake."""
+    """The exit status of a program that has parsed its own arguments.
+
+    That is 2, with the message, for a user's mistake and for a file or disk that does not do what is asked of it.
+    """
     try:
         command()
-    except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
+    except (UserError, OSError) as e:
+        print(printable(f"error: {e}"), file=sys.stderr)
         return 2
     return 0
+
+
+def printable(message: str) -> str:
+    """The message in what the terminal can show: file names and class names may hold anything."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return message.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def parse(argv: Sequence[str]) -> list[str]:
