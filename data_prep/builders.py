@@ -267,8 +267,16 @@ def write(
                 target.rename(Path(scratch) / "old")
             Path(builder.data_dir).rename(target)
     except OSError as error:
-        raise UserError(f"{error.filename or target}: {error.strerror or error}; nothing was kept") from error
+        raise UserError(_refusal(error, target)) from error
     return target
+
+
+def _refusal(error: OSError, target: Path) -> str:
+    """What the disk said, of the place to write to or of a file to read."""
+    place = Path(error.filename or target)
+    ours = place in target.parents or place.is_relative_to(target.parent)
+    verb, advice = ("written", " Choose another --out.") if ours else ("read", "")
+    return f"{place} cannot be {verb}: {error.strerror or error}. Nothing was kept.{advice}"
 
 
 def _make_directory(path: Path) -> None:

@@ -78,22 +78,24 @@ def folder_files(images: str | Path, label_maps: str | Path | None = None, given
       UserError: a directory is missing or empty, or two files have one id.
     """
     images, label_maps = Path(images), Path(label_maps) if label_maps is not None else None
-    found = _some(by_id(images, suffixes=IMAGE_SUFFIXES, but=[label_maps] if label_maps else []), images)
+    found = _some(
+        by_id(images, suffixes=IMAGE_SUFFIXES, but=[label_maps] if label_maps else []), images, IMAGE_SUFFIXES
+    )
     if label_maps is None:
         return files_of(found, None, _beside(given, [images]))
-    truth = _some(by_id(label_maps, suffixes=LABEL_SUFFIXES, but=[images]), label_maps)
+    truth = _some(by_id(label_maps, suffixes=LABEL_SUFFIXES, but=[images]), label_maps, LABEL_SUFFIXES)
     return files_of(found, truth, _beside(given, [images, label_maps]))
 
 
-def _some(found: Found, directory: Path) -> Found:
+def _some(found: Found, directory: Path, suffixes: tuple[str, ...]) -> Found:
     if not found.files:
-        raise none_in(directory, found.left)
+        raise none_in(directory, suffixes, found.left)
     return found
 
 
-def none_in(directory: Path, left: Iterable[Left]) -> UserError:
+def none_in(directory: Path, suffixes: tuple[str, ...], left: Iterable[Left]) -> UserError:
     """The error of a directory without a picture, which says what is there instead."""
-    text = f"no images found in {directory} (looked for {', '.join(IMAGE_SUFFIXES)}, subdirectories too)"
+    text = f"no images found in {directory} (looked for {', '.join(suffixes)}, subdirectories too)"
     return UserError("\n".join(filter(None, [text, left_out.say(left)])))
 
 
@@ -134,8 +136,8 @@ def by_id(
             if name in found:
                 raise _same_name(found[name], path)
             found[name] = path
-    others = masks.among(found)
     images = suffixes != LABEL_SUFFIXES
+    others = masks.among(found) | (masks.certain(found) if images else set())
     left += [Left(left_out.MASK if images else left_out.COMPANION, found[name]) for name in sorted(others)]
     files = {name: path for name, path in sorted(found.items()) if name not in others}
     if images:
@@ -220,13 +222,16 @@ def may_be_folder(path: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether there is a directory; raises UserError for a link to one that is not there."""
-    if path.is_symlink() and not path.exists():
-        raise UserError(
-            f"{path} is a link to {os.readlink(path)}, which is not there. Mount the disk that it leads to, or fetch "
-            "what it stands for."
-        )
-    return path.is_dir()
+    """Whether there is a directory; raises UserError for a link to one that is not there, or that may not be read."""
+    try:
+        if not path.is_symlink() or path.exists():
+            return path.is_dir()
+    except OSError as error:
+        raise UserError(f"{path} cannot be looked into: {error.strerror}") from error
+    raise UserError(
+        f"{path} is a link to {os.readlink(path)}, which is not there. Mount the disk that it leads to, or fetch "
+        "what it stands for."
+    )
 
 
 def normal(name: str) -> str:

@@ -53,12 +53,12 @@ KINDS: Mapping[str, Kind] = {
     ),
     MASK: Kind(
         WARNING,
-        "pictures left out, for by their names they are label maps of the images beside them",
+        "pictures left out, for by their names they are label maps",
         "Move them to a folder of labels (--split NAME=IMAGES,LABELS), or rename them if they are photographs.",
     ),
     DOUBTFUL: Kind(
         WARNING,
-        "pictures are named like label maps, and taken as images",
+        "pictures are named like label maps, or lie in folders that are, and are taken as images",
         "Move them to a folder of labels, unless they are photographs.",
     ),
     COMPANION: Kind(

@@ -13,7 +13,8 @@ _WORD = rf"(?:{_IDS}|{_KIND}|{_LOOK}|{_MASK}|{_SENSOR})"
 _ADDED = re.compile(rf"[ _.-](?:{_WORD}|(?-i:L))\d*(?:[ _.-]?{_WORD}\d*|[ _.-]\d+)*$", re.I)
 _BEFORE = re.compile(rf"^{_WORD}[ _.-]", re.I)
 _FOLDER = re.compile(rf"(?:{_KIND}|{_IDS}|{_MASK})s?", re.I)
-_CERTAIN = re.compile(rf"(?:^|[ _.-])(?:{_IDS}|{_KIND}|masks?|labels?|{_KIND}[ _.-]{_LOOK})$", re.I)
+_CERTAIN = re.compile(rf"(?:^|[ _.-]){_IDS}$", re.I)
+_LIKELY = re.compile(rf"(?:^|[ _.-])(?:{_KIND}|masks?|labels?|{_KIND}[ _.-]{_LOOK})$", re.I)
 # What the picture that belongs to a label may have around the same name.
 _STARTS = ("", "image_", "img_", "rgb_")
 _ENDINGS = ("", "_leftImg8bit", "_rgb_anon", "_rgb", "_image", "_img")
@@ -32,9 +33,14 @@ def among(ids: Collection[str]) -> set[str]:
     return found
 
 
-def doubtful(ids: Collection[str]) -> set[str]:
-    """Those ids that end as labels do, although nothing beside them says so."""
+def certain(ids: Collection[str]) -> set[str]:
+    """Those ids that end as no photograph does, such as in labelIds."""
     return {name for name in ids if _CERTAIN.search(name.rpartition("/")[2])}
+
+
+def doubtful(ids: Collection[str]) -> set[str]:
+    """Those ids that end as labels do, or lie in a folder of such a name, although nothing beside them says so."""
+    return {name for name in ids if _LIKELY.search(name.rpartition("/")[2]) or _label_folders(name)}
 
 
 def _bases(name: str) -> Iterator[str]:
