@@ -131,10 +131,8 @@ def _folders(args: argparse.Namespace, size: tuple[int, int] | None) -> list[str
 
 def _published(args: argparse.Namespace, size: tuple[int, int] | None) -> list[str]:
     raw = RAW_SETS[args.dataset]
-    if not args.raw or not is_folder(local(args.raw, "--raw")):
-        raise UserError(f"--raw={args.raw}: expected the directory where {raw.name} is unpacked; see docs/data.md")
-    lists = parse_lists(args.split)
-    found = raw.find(Path(args.raw))
+    root, lists = raw_root(args.raw, raw.name), parse_lists(args.split)
+    found = raw.find(root)
     from data_prep import builders
 
     if lists:
@@ -143,6 +141,13 @@ def _published(args: argparse.Namespace, size: tuple[int, int] | None) -> list[s
     plan = builders.raw_plan(raw, found, size, args.encoding or "png", args.workers)
     builders.build_raw(args.out, plan, raw.name, bool(args.overwrite), args.beam)
     return [raw.name]
+
+
+def raw_root(text: str | None, name: str) -> Path:
+    """The directory that --raw names."""
+    if not text or not is_folder(local(text, "--raw")):
+        raise UserError(f"--raw={text}: expected the directory where {name} is unpacked; see docs/data.md")
+    return Path(text)
 
 
 def parse_size(text: str) -> tuple[int, int]:

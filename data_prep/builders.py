@@ -198,8 +198,10 @@ def choose(scenes: Mapping[str, list[Scene]], lists: Mapping[str, Path]) -> dict
         if not path.is_file():
             raise UserError(f"--split {split}={path}: no such file; expected a text file of ids, one a line")
         names = [unicodedata.normalize("NFC", line.strip()) for line in read_text(path).split("\n") if line.strip()]
+        if not names:
+            raise UserError(f"{path} lists nothing; expected ids, one a line")
         missing = [name for name in names if name not in known]
-        if missing or not names:
+        if missing:
             examples = ", ".join(list(known)[:3])
             raise UserError(
                 f"{path}: {len(missing)} of {len(names)} ids are not in the data set; ids look like {examples}\n"

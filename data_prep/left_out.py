@@ -82,7 +82,7 @@ KINDS: Mapping[str, Kind] = {
         "pictures left out, for they lie beside the folder images, and not in it (nor in labels)",
         "Move them there, or give the folders themselves: --split NAME=IMAGES,LABELS.",
     ),
-    UNUSED: Kind(WARNING, "further places for images left out", "Move what they hold to where the other images are."),
+    UNUSED: Kind(WARNING, "further folders of images or labels left out", "Move what they hold to the others."),
     EMPTY: Kind(WARNING, "folders hold no picture, so there is no such split", "Complete the download, if it should."),
     OTHER: Kind(NOTE, "other files left out", "Nothing to do, if they are no pictures.", listed=False),
 }

@@ -94,7 +94,7 @@ def verify(args: argparse.Namespace) -> Report:
         spec, files, where = _folders(args)
     else:
         raw = RAW_SETS[args.dataset]
-        spec, files, where = spec_of(raw), raw.locate(Path(args.raw)), args.raw
+        spec, files, where = spec_of(raw), raw.locate(build.raw_root(args.raw, raw.name)), args.raw
     images = {split: len(found.images) for split, found in files.items()}
     items = [item for split, found in files.items() for item in _items(split, found)]
     chosen = verify_sheet.evenly(items, args.limit or len(items))
