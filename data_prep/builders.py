@@ -6,7 +6,6 @@ import fcntl
 import importlib
 import io
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -308,11 +307,20 @@ def _generate(builder: tfds.core.DatasetBuilder, how: tfds.download.DownloadConf
                 f"no space left for {builder.data_dir}; nothing was kept. Free some (while a set is written it takes "
                 "about twice its size), give a smaller --size, or --encoding=jpeg."
             ) from error
-        refused = next((number for number in REFUSALS if os.strerror(number) in str(error)), None)
-        if refused is None:
+        refusal = _of_disk(error)
+        if refusal is None:
             raise
-        named = re.search(r"(/[^;:'\"\n]+)['\"]?(;|$)", str(error))
-        raise OSError(refused, os.strerror(refused), (named and named[1]) or str(builder.data_dir)) from error
+        raise OSError(refusal.errno, refusal.strerror, refusal.filename or str(builder.data_dir)) from error
+
+
+def _of_disk(error: BaseException) -> OSError | None:
+    """The answer of a disk that led to an error: it, what caused it, or what its text says."""
+    if isinstance(error, OSError) and error.errno in REFUSALS:
+        return error
+    if error.__cause__ is not None:
+        return _of_disk(error.__cause__)
+    number = next((number for number in REFUSALS if os.strerror(number) in str(error)), None)
+    return None if number is None else OSError(number, os.strerror(number))
 
 
 @contextlib.contextmanager

@@ -38,7 +38,7 @@ UNUSED, EMPTY, OTHER = "unused-folder", "empty-folder", "other-file"
 KINDS: Mapping[str, Kind] = {
     NOWHERE: Kind(
         FAULT,
-        "files or links lead nowhere, so what they stand for would be missing",
+        "files or links cannot be reached, or lead nowhere, so what they stand for would be missing",
         "Fetch it (git annex get, dvc pull), mount the disk that the links lead to, or remove them.",
     ),
     UNLISTABLE: Kind(
