@@ -78,16 +78,16 @@ def folder_files(images: str | Path, label_maps: str | Path | None = None, given
       UserError: a directory is missing or empty, or two files have one id.
     """
     images, label_maps = Path(images), Path(label_maps) if label_maps is not None else None
-    found = _some(
+    found = _not_empty(
         by_id(images, suffixes=IMAGE_SUFFIXES, but=[label_maps] if label_maps else []), images, IMAGE_SUFFIXES
     )
     if label_maps is None:
         return files_of(found, None, _beside(given, [images]))
-    truth = _some(by_id(label_maps, suffixes=LABEL_SUFFIXES, but=[images]), label_maps, LABEL_SUFFIXES)
+    truth = _not_empty(by_id(label_maps, suffixes=LABEL_SUFFIXES, but=[images]), label_maps, LABEL_SUFFIXES)
     return files_of(found, truth, _beside(given, [images, label_maps]))
 
 
-def _some(found: Found, directory: Path, suffixes: tuple[str, ...]) -> Found:
+def _not_empty(found: Found, directory: Path, suffixes: tuple[str, ...]) -> Found:
     if not found.files:
         raise none_in(directory, suffixes, found.left)
     return found

@@ -115,15 +115,20 @@ class Parts(NamedTuple):
 def _parts(root: Path, name: str) -> Parts:
     """`root`/name, or, where the archives were unpacked side by side, every `root`/*/name."""
     beside = [path for path in sorted(root.iterdir()) if path.name not in ("images", "labels")]
-    inner = [path / name for path in beside if is_folder(path / name)]
-    hidden = [Left(left_out.HIDDEN, path) for path in inner if is_hidden(path.parent.name)]
-    parts = [path for path in inner if not is_hidden(path.parent.name)]
+    seen, hidden = (
+        [path for path in beside if not is_hidden(path.name)],
+        [path for path in beside if is_hidden(path.name)],
+    )
+    left = [Left(left_out.HIDDEN, path / name) for path in hidden if (path / name).is_dir()]
+    parts = [path / name for path in seen if (path / name).is_dir()]
     if is_folder(root / name):
-        return Parts([root / name], hidden + [Left(left_out.UNUSED, path) for path in parts])
+        return Parts([root / name], left + [Left(left_out.UNUSED, path) for path in parts])
+    links = [link for path in seen for link in (path, path / name) if link.is_symlink() and not link.exists()]
+    left += [Left(left_out.NOWHERE, link) for link in links if may_be_folder(link)]
     if not parts:
-        raise UserError(f"{root} has no directory {name!r}, nor have its subdirectories. {_LOOK_UP}")
-    lost = [path for path in beside if path.is_symlink() and not path.exists() and may_be_folder(path)]
-    return Parts(parts, hidden + [Left(left_out.NOWHERE, path) for path in lost if not is_hidden(path.name)])
+        text = f"{root} has no directory {name!r}, nor have its subdirectories. {_LOOK_UP}"
+        raise UserError("\n".join(filter(None, [text, left_out.say(left)])))
+    return Parts(parts, left)
 
 
 def _some(root: Path, files: dict[str, Files], left: Iterable[Left] = ()) -> dict[str, Files]:

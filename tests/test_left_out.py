@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +13,10 @@ import tensorflow_datasets as tfds
 from data_prep import build, verify
 from data_prep.left_out import FAULT, KINDS, NOTE, WARNING
 from tests import raw_trees
-from tests.raw_trees import save, scene
+from tests.raw_trees import picture, save, scene, somebody_else, truth
 from uda_jax.data import pipeline
 
 COMMON = {"count", "unusual-size", "missing-class", "single-class", "unlike-streets"}  # of every small tree
-
-
-def picture(path: Path, seed: int = 0) -> Path:
-    return save(path, scene("camera", seed)[0])
-
-
-def truth(path: Path, seed: int = 0) -> Path:
-    return save(path, scene("camera", seed)[1])
 
 
 def file(path: Path) -> Path:
@@ -145,7 +135,12 @@ def test_a_linked_part_of_gta5_is_followed_and_a_dangling_one_refused(tmp_path, 
     link(tmp_path / "raw" / "01", tmp_path / "far")
     assert set(made(tmp_path, arguments)[1]) == {"00001", "00002"}
     capsys.readouterr()
-    refused(tmp_path, capsys, arguments, "not-there", [link(tmp_path / "raw" / "02", "nowhere")])
+    lost = link(tmp_path / "raw" / "02", "nowhere")
+    refused(tmp_path, capsys, arguments, "not-there", [lost])
+    (tmp_path / "far").rename(tmp_path / "gone")
+    assert made(tmp_path, arguments)[0] == 2
+    error = capsys.readouterr().err
+    assert "has no directory 'images'" in error and str(lost) in error and str(lost.with_name("01")) in error
 
 
 def test_a_link_to_a_folder_that_it_lies_in_is_not_followed(root, tmp_path, capsys):
@@ -189,19 +184,6 @@ def test_where_all_links_lead_nowhere_that_is_said(tmp_path, capsys):
 def test_links_to_nowhere_that_are_no_pictures_do_not_matter(root, tmp_path, capsys):
     lost = link(root / "images" / "readme.txt", "nowhere")
     check(tmp_path, capsys, folder_split(root), "other-file", [lost], {"0", "1"})
-
-
-@contextmanager
-def somebody_else() -> Iterator[None]:
-    """Root may list anything: be somebody else for a while."""
-    if os.geteuid():
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def test_folders_that_cannot_be_listed_are_refused(capsys):

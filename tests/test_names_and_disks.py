@@ -15,8 +15,7 @@ import tensorflow_datasets as tfds
 
 from data_prep import build, builders, folders, verify, weights
 from tests import raw_trees
-from tests.raw_trees import save, scene
-from tests.test_left_out import picture, somebody_else, truth
+from tests.raw_trees import picture, save, scene, somebody_else, truth
 from uda_jax.data import labels, pipeline
 from uda_jax.errors import UserError
 
