@@ -6,7 +6,7 @@ VENV := .venv-$(TAG)
 BIN := $(VENV)/bin
 RUN := JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.cache/jax TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python
 
-.PHONY: demo test test-slow check format clean
+.PHONY: demo test test-slow test-optimized check format clean python
 
 demo: $(VENV)/ready
 	$(RUN) -m data_prep.build --dataset=streets --out=data
@@ -18,7 +18,14 @@ test: $(VENV)/ready
 test-slow: $(VENV)/ready
 	$(RUN) -m pytest -m slow $(ARGS)
 
+# The rest of the suite compiles without LLVM's optimisations, as no user does: parity and exact resume as they run.
+test-optimized: export UDA_JAX_TEST_OPTIMIZED = 1
+test-optimized: $(VENV)/ready
+	$(RUN) -m pytest tests/parity tests/test_train.py $(ARGS)
+	$(RUN) -m pytest -m slow tests/test_kill.py $(ARGS)
+
 check: $(VENV)/ready
+	$(BIN)/pip check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -27,10 +34,17 @@ format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(VENV)/ready: requirements.txt requirements-dev.txt
+$(VENV)/ready: requirements.txt requirements-dev.txt | python
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --requirement requirements-dev.txt
 	touch $@
+
+# TensorFlow decides which ones work.
+python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+	  echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1); TensorFlow, which reads the data, has no wheel for it here:" \
+	    "take Python 3.11, 3.12 or 3.13, as in: make test PYTHON=python3.13" >&2; \
+	  echo "found on this machine:" $$(command -v python3.11 python3.12 python3.13 || echo none of them) >&2; exit 2; }
 
 clean:
 	rm -rf .venv-* .cache

@@ -8,10 +8,8 @@ steps they share. After each of them WORKDIR/ablation.json and WORKDIR/ablation.
 finished. docs/apoda.md says what the variants are.
 """
 
-import json
 import re
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from ml_collections import config_flags
 from uda_jax import cli
 from uda_jax.comparison import Run, percent, read_runs, table
 from uda_jax.errors import UserError
+from uda_jax.files import to_json, write_whole
 
 HEAD_SHARE = 0.9
 EPS = ("eps_discriminator", "eps_source", "eps_target")
@@ -88,8 +87,10 @@ def ablation(
     """Trains what is not finished yet, seed by seed, and returns the content of ablation.json.
 
     Raises:
-      UserError: as `choose` and `uda_jax.train.train`.
+      Stopped, UserError: as `choose` and `uda_jax.train.train`.
     """
+    from uda_jax.train import train
+
     chosen = choose(config, labels)
     finished: Runs = {}
     for seed in range(config.seed, config.seed + seeds):
@@ -98,21 +99,14 @@ def ablation(
             run.seed = seed
             if run.method != "source_only" and not directory.exists() and config.apoda.warmup_steps:
                 warmed_up = workdir / "warm_up" / f"seed{seed}"
-                _finish(_warm_up(config, seed), warmed_up)
+                train(_warm_up(config, seed), warmed_up)
                 start_from(warmed_up, directory)
-            _finish(run, directory)
+            train(run, directory)
             finished.setdefault(label, []).append(directory)
             results = collect(finished, config.apoda.warmup_steps)
-            (workdir / "ablation.json").write_text(json.dumps(results, indent=1) + "\n")
-            (workdir / "ablation.md").write_text(markdown(results, finished))
+            write_whole(workdir / "ablation.json", to_json(results, indent=1) + "\n")
+            write_whole(workdir / "ablation.md", markdown(results, finished))
     return results
-
-
-def _finish(run: ml_collections.ConfigDict, directory: Path) -> None:
-    from uda_jax.train import finish
-
-    if not finish(run, directory):
-        sys.exit(1)  # stopped by a signal; train() has said how to go on
 
 
 def _warm_up(config: ml_collections.ConfigDict, seed: int) -> ml_collections.ConfigDict:

@@ -7,7 +7,7 @@ Hardware:  2 CPU cores.
 Time:      APODA 5 minutes, the ablation 55 minutes a seed, each on one core while another training had the other
            (measured here).
 Expect:    mIoU over 3 seeds (measured here): 18.6 +- 0.4, AdaptSegNet 18.2 +- 0.5, source-only 15.3 +- 0.3;
-           docs/apoda_ablation.md has the rest.
+           docs/apoda_ablation.md has the rest, and says how these were scored.
 
 Network, schedule and game are those of configs/demo.py; the warm-up is the first third. The narrow network's features
 have another scale than a pretrained one's, so steps are given in units of their RMS.

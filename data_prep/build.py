@@ -23,7 +23,7 @@ from data_prep.files import is_folder
 from data_prep.raw import RAW_SETS
 from uda_jax import cli
 from uda_jax.errors import UserError
-from uda_jax.paths import local, records_dir
+from uda_jax.paths import answering, local, records_dir
 
 Directories = tuple[Path, Path | None, Path | None]  # images, labels, and the one given where both were found in it
 MAX_SPLIT = 150  # bytes; the names of its files are longer
@@ -41,15 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
     logging.set_verbosity(logging.ERROR)  # TFDS warns of every configuration that is not built in
 
+    @answering()
     def command() -> None:
         for dataset in _build(args):
             print(cli.printable(summary(args.out, dataset)))
 
-    try:
-        return cli.answered(command)
-    except KeyboardInterrupt:
-        print("interrupted: nothing was kept; the same command starts again", file=sys.stderr)
-        return 130
+    return cli.answered(command, "interrupted: nothing was kept; the same command starts again")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -27,7 +27,7 @@ from uda_jax.arrays import Arrays, check_suffix, write_arrays
 from uda_jax.config import check_config, default_config
 from uda_jax.errors import UserError
 from uda_jax.networks import build_networks
-from uda_jax.paths import local
+from uda_jax.paths import answering, local
 from uda_jax.state import create_state
 
 Shapes = dict[str, tuple[int, ...]]
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     jax.config.update("jax_platforms", "cpu")  # leaves the accelerator to whoever uses it
     paths = args.source, args.to, args.config, args.discriminator, args.discriminator_aux
-    return cli.answered(lambda: print(cli.printable(convert(*paths, args.skip))))
+    return cli.answered(answering()(lambda: print(cli.printable(convert(*paths, args.skip)))))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,8 +7,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Compiling is most of the suite's time, and LLVM's optimisations are half of that.
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
+# Compiling is most of the suite's time, and LLVM's optimisations are half of that; `make test-optimized` has them.
+if not os.environ.get("UDA_JAX_TEST_OPTIMIZED"):
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,9 @@ def shrink(config: ConfigDict, data_dir: str = "data") -> ConfigDict:
     """The same recipe with a tiny network, tiny images and few steps; what makes it that recipe stays."""
     config = config.copy_and_resolve_references()
     deep = config.model.backbone != "vgg16"
-    config.model.update(width=4, stem_width=4, pretrained="", backbone="resnet18" if deep else "vgg16")
+    config.model.update(width=4, pretrained="", backbone="resnet18" if deep else "vgg16")
+    if deep:
+        config.model.stem_width = 4
     config.discriminator.width = 4
     config.data.dir = str(data_dir)
     for name, domain in (

@@ -1,10 +1,11 @@
 import json
-from pathlib import Path
 
+import jax
 import pytest
 
-from uda_jax.config import check_config, claim_workdir, default_config
+from uda_jax.config import check_config, check_x64, default_config, differences
 from uda_jax.errors import UserError
+from uda_jax.files import to_json
 
 
 def test_the_default_is_valid_and_locked() -> None:
@@ -25,6 +26,21 @@ def test_the_default_is_valid_and_locked() -> None:
         ("apoda.attack", "sing", "did you mean 'sign'"),
         ("train.log_every", 0, "must be at least 1"),
         ("train.steps", 300_000, "schedule_steps"),
+        ("train.steps", -1, "config.train.steps=-1 must be at least 0"),
+        ("apoda.warmup_steps", -5, "must be at least 0"),
+        ("optimizer.momentum", 1.5, "must be 0 to 1"),
+        ("optimizer.learning_rate", float("nan"), "config.optimizer.learning_rate=nan must be"),
+        ("model.precision", "float32", "is not one of default, high, highest"),
+        ("model.dilations", (), "one or more rates"),
+        ("model.dilations", (6, 0), "one or more rates"),
+        ("model.std", (1.0, 0.0, 1.0), "std above 0"),
+        ("model.pretrained_skip", ("head",), "does nothing without model.pretrained"),
+        ("data.source.scale", (1.5, 0.5), r"config.data.source.scale=\(1.5, 0.5\): expected \(smallest, largest\)"),
+        ("data.oracle.scale", (0.0, 1.0), "both above 0"),
+        ("data.target.jitter", 1.5, "config.data.target.jitter=1.5 must be 0..1"),
+        ("data.source.crop", (64,), r"config.data.source.crop=\(64,\): expected \(height, width\)"),
+        ("data.eval.size", (0, 64), "expected"),
+        ("eval.limit", -1, "config.eval.limit=-1 must be at least 0"),
     ],
 )
 def test_values_that_cannot_work(path: str, value: object, words: str) -> None:
@@ -34,33 +50,58 @@ def test_values_that_cannot_work(path: str, value: object, words: str) -> None:
         check_config(config)
 
 
-def test_a_workdir_belongs_to_one_config(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("backbone", "setting", "value"),
+    [
+        ("vgg16", "remat", True),
+        ("vgg16", "norm", "frozen"),
+        ("vgg16", "affine", "train"),
+        ("vgg16", "stem", "small"),
+        ("vgg16", "stem_width", 32),
+        ("vgg16", "stride_in_1x1", False),
+        ("resnet18", "stride_in_1x1", False),
+    ],
+)
+def test_settings_that_a_backbone_does_not_have(backbone: str, setting: str, value: object) -> None:
     config = default_config()
-    claim_workdir(tmp_path / "run", config)
-    config.train.steps = 7  # how long is free to change
+    config.model[setting] = value
+    check_config(config)
+    config.model.backbone = backbone
+    with pytest.raises(UserError, match=rf"config.model.{setting}={value!r} does nothing with .*{backbone}"):
+        check_config(config)
+
+
+def test_float64_needs_jax_to_have_it() -> None:
+    model = default_config().model
+    check_x64(model)
+    model.dtype = "float64"
+    with pytest.raises(UserError, match="JAX_ENABLE_X64=1"):
+        check_x64(model)
+    with jax.enable_x64(True):
+        check_x64(model)
+
+
+def test_what_a_resumed_run_may_change() -> None:
+    config = default_config()
+    stored = json.loads(to_json(config.to_dict()))
+    assert differences(stored, config) == ""
+    config.train.update(steps=7, eval_every=3)  # how long, and what does not change a step
+    config.data.dir = "/moved"
+    config.data.eval.update(size=(8, 8), dataset="folders/other")
+    config.eval.update(limit=3, classes=(1, 2))
     config.source_only.lambda_seg_aux = 0.7  # and the settings of a method that this run does not use
-    claim_workdir(tmp_path / "run", config)
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["train"]["steps"] == 7
+    assert differences(stored, config) == ""
     config.optimizer.learning_rate = 0.5
-    with pytest.raises(UserError, match=r"optimizer.learning_rate: 0.00025 there, 0.5 here"):
-        claim_workdir(tmp_path / "run", config)
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["optimizer"]["learning_rate"] == 2.5e-4
+    config.data.target.size = (4, 4)
+    assert differences(stored, config) == (
+        "  data.target.size: [512, 1024] there, [4, 4] here\n  optimizer.learning_rate: 0.00025 there, 0.5 here"
+    )
 
 
-def test_a_run_from_before_a_setting_existed_had_its_default(tmp_path: Path) -> None:
+def test_a_run_from_before_a_setting_existed_had_its_default() -> None:
     config = default_config()
     old = config.to_dict()
     del old["model"]["pretrained_skip"], old["data"]["source"]["jitter"]
-    (tmp_path / "config.json").write_text(json.dumps(old))
+    assert differences(old, config) == ""
     config.data.source.jitter = 0.3
-    with pytest.raises(UserError, match=r"data.source.jitter: 0.0 there, 0.3 here"):
-        claim_workdir(tmp_path, config)
-    config.data.source.jitter = 0.0
-    claim_workdir(tmp_path, config)
-    assert json.loads((tmp_path / "config.json").read_text())["data"]["source"]["jitter"] == 0.0
-
-
-def test_a_damaged_config_json_is_named(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(UserError, match="not valid JSON"):
-        claim_workdir(tmp_path, default_config())
+    assert differences(old, config) == "  data.source.jitter: 0.0 there, 0.3 here"

@@ -2,14 +2,18 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.test_main import ROOT, TINY
+from uda_jax import checkpoint
+from uda_jax.errors import STOPPED
 
 WORKER = """
 import sys, jax
@@ -24,31 +28,49 @@ run(main)
 """
 
 
+def start(data_dir: Path, workdir: Path, *more: str) -> list[subprocess.Popen[str]]:
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        port = str(s.getsockname()[1])
+    args = [*TINY, f"--config.data.dir={data_dir}", f"--workdir={workdir}", *more]
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, port, str(i), *args],
+            cwd=ROOT,
+            env=dict(os.environ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for i in range(2)
+    ]
+
+
+def ended(workers: list[subprocess.Popen[str]], status: int) -> None:
+    for worker in workers:
+        output, _ = worker.communicate(timeout=300)
+        assert worker.returncode == status, output
+
+
 @pytest.mark.slow
 def test_two_processes_train_stop_and_resume_one_model(data_dir: Path, tmp_path: Path) -> None:
-    def run(*more: str) -> None:
-        with socket.socket() as s:
-            s.bind(("localhost", 0))
-            port = str(s.getsockname()[1])
-        args = [*TINY, f"--config.data.dir={data_dir}", f"--workdir={tmp_path}/run", *more]
-        workers = [
-            subprocess.Popen(
-                [sys.executable, "-c", WORKER, port, str(i), *args],
-                cwd=ROOT,
-                env=dict(os.environ),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for i in range(2)
-        ]
-        for worker in workers:
-            output, _ = worker.communicate(timeout=300)
-            assert worker.returncode == 0, output
-
-    run()
-    run("--config.train.steps=3")
+    ended(start(data_dir, tmp_path / "run"), 0)
+    ended(start(data_dir, tmp_path / "run", "--config.train.steps=3"), 0)
     evaluation = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     assert (evaluation["step"], evaluation["images"]) == (3, 5)  # each image once, over both processes
     steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 2, 3, 3]  # process 0 alone writes; evaluations at 2 and 3
+
+
+@pytest.mark.slow
+def test_both_stop_where_one_is_preempted(data_dir: Path, tmp_path: Path) -> None:
+    """They agree on the step, save it, and both have the exit status that asks to be started again."""
+    workers = start(data_dir, tmp_path / "run", "--config.train.steps=2500")
+    log = tmp_path / "run" / "metrics.jsonl"
+    while not (log.exists() and log.read_text()):
+        assert all(worker.poll() is None for worker in workers)
+        time.sleep(0.1)
+    workers[1].send_signal(signal.SIGTERM)
+    ended(workers, STOPPED)
+    [saved] = checkpoint.steps(tmp_path / "run")
+    assert 0 < saved < 2500

@@ -19,11 +19,12 @@ from tests.test_sharding import run_on
 from tests.test_weights import assert_same_weights, quiet, random_state, tiny
 from uda_jax import checkpoint
 from uda_jax.arrays import read_arrays
-from uda_jax.config import claim_workdir, default_config
+from uda_jax.config import default_config
 from uda_jax.data import labels
 from uda_jax.errors import UserError
 from uda_jax.export import class_names, export, main, read_config
 from uda_jax.networks import build_networks
+from uda_jax.runs import claim
 from uda_jax.sharding import make_mesh
 from uda_jax.state import TrainState
 from uda_jax.train import initial_state
@@ -32,11 +33,11 @@ from uda_jax.weights import flatten, load_pretrained
 
 def make_run(workdir: Path, config: ConfigDict, *steps: int) -> dict[int, TrainState]:
     """What training leaves in a workdir, with random weights: config.json and a checkpoint of each step."""
-    claim_workdir(workdir, config)
+    claim(workdir, config)
     manager = checkpoint.make_manager(workdir)
     states = {step: random_state(config, seed=step).replace(step=jnp.asarray(step)) for step in steps}
     for step, state in states.items():
-        checkpoint.save(manager, step, state)
+        checkpoint.save(manager, step, state, {"classes": list(labels.NAMES)})
     manager.close()
     return states
 
@@ -91,14 +92,20 @@ def test_metadata_says_what_it_takes_to_use_the_weights(run: Any, tmp_path: Path
     assert metadata["uda_jax"] == uda_jax.__version__
 
 
-def test_class_names_are_those_of_the_evaluation(tmp_path: Path) -> None:
-    assert class_names(tmp_path, 19) == list(labels.NAMES)
-    assert class_names(tmp_path, 2) == ["class 0", "class 1"]
+def test_class_names_are_those_of_the_checkpoint(tmp_path: Path) -> None:
+    """They were guessed where a run had not been evaluated yet: 19 classes of one's own became Cityscapes'."""
+    own = [f"thing {i}" for i in range(19)]
+    with checkpoint.make_manager(tmp_path) as manager:
+        checkpoint.save(manager, 1, {"x": jnp.zeros(1)}, {"classes": own})
+        checkpoint.save(manager, 2, {"x": jnp.zeros(1)})  # as before checkpoints had classes
+    assert class_names(tmp_path, 1, 19) == own
+    assert class_names(tmp_path, 2, 2) == ["class 0", "class 1"]
     (tmp_path / "evaluation.json").write_text(json.dumps({"classes": ["cat", "dog"]}))
-    assert class_names(tmp_path, 2) == ["cat", "dog"]
+    assert class_names(tmp_path, 2, 2) == ["cat", "dog"]
     (tmp_path / "evaluation.json").write_text("{")
+    assert class_names(tmp_path, 1, 19) == own
     with pytest.raises(UserError, match=r"evaluation\.json is damaged"):
-        class_names(tmp_path, 2)
+        class_names(tmp_path, 2, 2)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +140,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from pathlib import Path
 from tests.test_weights import random_state, tiny
 from uda_jax import checkpoint
-from uda_jax.config import claim_workdir
+from uda_jax.runs import claim
 from uda_jax.sharding import make_mesh
 
 config, workdir, mesh = tiny("resnet18"), Path(WORKDIR), make_mesh()
@@ -143,7 +150,7 @@ def place(x):
     axes = [None] * (x.ndim - 1) + ["data"] if x.ndim and x.shape[-1] % 2 == 0 else []
     return jax.device_put(x, NamedSharding(mesh, PartitionSpec(*axes)))
 
-claim_workdir(workdir, config)
+claim(workdir, config)
 manager = checkpoint.make_manager(workdir)
 checkpoint.save(manager, 3, jax.tree.map(place, random_state(config)))
 manager.close()
@@ -199,7 +206,7 @@ def test_mistakes_are_answered_with_the_way_out(
 
 def test_workdirs_that_are_incomplete_or_damaged(tmp_path: Path) -> None:
     config = tiny("resnet18")
-    claim_workdir(tmp_path, config)
+    claim(tmp_path, config)
     with pytest.raises(UserError, match="checkpoints holds no checkpoint yet"):
         export(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["config.json"]

@@ -140,3 +140,8 @@ def test_gradient_of_the_pointwise_product_is_the_automatic_one() -> None:
     x, weights = RNG.standard_normal((2, 5, 6, 3)), RNG.standard_normal((3, 4))
     for ours, theirs in zip(gradients(pointwise, x, weights), gradients(lambda x, w: x @ w, x, weights), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
+
+
+def test_a_1x1_convolution_takes_no_padding() -> None:
+    with pytest.raises(ValueError, match="1x1 convolution with padding=1"):
+        Conv(4, 1, padding=1).init(jax.random.key(0), normal(1, 4, 4, 3))

@@ -54,6 +54,53 @@ def test_mistakes_are_answered_with_the_way_out(arg: str, words: str, tmp_path: 
     assert not (tmp_path / "x").exists()
 
 
+BROKEN = {
+    "typo": (
+        "    config.model.widht = 3\n",
+        ["line 5", "no setting 'widht'", 'Did you mean "width"', "config.model.widht = 3"],
+    ),
+    "type": ('    config.train.steps = "many"\n', ["line 5", "TypeError", 'config.train.steps = "many"']),
+    "name": ("    config.seed = sede\n", ["line 5", "NameError: name 'sede' is not defined"]),
+    "syntax": ("    config.seed = = 1\n", ["line 5", "invalid syntax", "config.seed = = 1"]),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_mistakes_in_a_config_file_keep_their_line(fault: str, tmp_path: Path) -> None:
+    line, words = BROKEN[fault]
+    path = tmp_path / "mine.py"
+    start = "from uda_jax.config import default_config\n\ndef get_config():\n    config = default_config()\n"
+    path.write_text(f"{start}{line}    return config\n")
+    result = run("main", f"--config={path}", f"--workdir={tmp_path}/x")
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert all(word in result.stderr for word in [str(path), *words]), result.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--config=configs/dmo.py"], "--config=configs/dmo.py: no such file; did you mean configs/demo.py?"),
+        (["--config", "/nowhere/x.py"], "--config=/nowhere/x.py: no such file"),
+        (["--config=configs/demo.py:x"], "get_config() takes 0 positional arguments"),
+        (["--config=configs/demo.py", "--workdir=gs://bucket/x"], "--workdir=gs://bucket/x: only local paths"),
+    ],
+)
+def test_commands_that_cannot_start(args: list[str], words: str, tmp_path: Path) -> None:
+    result = run("main", f"--workdir={tmp_path}/x", *args)
+    assert (result.returncode, "Traceback" in result.stderr) == (2, False)
+    assert words in result.stderr
+    assert not (tmp_path / "x").exists() and not (ROOT / "gs:").exists()
+
+
+def test_compare_checks_every_run_before_the_first_one_trains(data_dir: Path, tmp_path: Path) -> None:
+    args = [*TINY, f"--config.data.dir={data_dir}", f"--workdir={tmp_path}/x", "--config.data.oracle.split=tarin"]
+    result = run("compare", *args)
+    assert result.returncode == 2
+    assert "streets/camera has no split 'tarin'" in result.stderr
+    assert not (tmp_path / "x").exists()
+
+
 def test_compare_trains_three_and_reports(data_dir: Path, tmp_path: Path) -> None:
     args = [*TINY, f"--config.data.dir={data_dir}", f"--workdir={tmp_path}"]
     first = run("compare", *args)

@@ -5,6 +5,7 @@ import pytest
 
 from uda_jax.config import default_config
 from uda_jax.models.discriminator import Discriminator
+from uda_jax.models.layers import resize_align_corners
 from uda_jax.networks import build_networks
 
 
@@ -80,3 +81,18 @@ def test_classify_of_features_is_the_main_output() -> None:
     outputs = networks.predict(variables["params"], variables["batch_stats"], images)
     logits = networks.segmenter.apply(variables, outputs.features, method="classify")
     np.testing.assert_allclose(outputs.main[0, 0, 0], logits[0, 0, 0], rtol=1e-5, atol=1e-6)
+
+
+def test_logits_are_upsampled_once_to_the_size_asked_for() -> None:
+    """Via the size of the image they were others."""
+    config = default_config()
+    config.model.update(backbone="resnet18", width=4, stem_width=4, init="he", two_levels=False)
+    networks = build_networks(config)
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (1, 32, 64, 3)), jnp.uint8)
+    variables = jax.jit(lambda x: networks.segmenter.init(jax.random.key(0), x, train=False))(images)
+    params, stats = variables["params"], variables["batch_stats"]
+    at_once = networks.predict(params, stats, images, (61, 97))
+    expected = resize_align_corners(networks.classify(params, at_once.features), (61, 97))
+    np.testing.assert_allclose(at_once.main, expected, rtol=0, atol=1e-6 * float(jnp.abs(expected).max()))
+    twice = resize_align_corners(networks.predict(params, stats, images).main, (61, 97))
+    assert jnp.abs(twice - expected).max() > 0.01 * jnp.abs(expected).max()

@@ -73,6 +73,17 @@ def rows(text: str) -> dict[str, list[str]]:
     return {cells[0]: cells[1:] for cells in split}
 
 
+def test_a_score_that_is_older_than_its_run_is_said(three) -> None:
+    assert "Caution" not in report.table(three)
+    workdir = next(iter(three.values()))[0]
+    with (workdir / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 60, "loss": 1.0}\n')
+    said = f"Caution: {workdir} was scored at step 40, but has been trained to 60 since"
+    assert said in report.table(three)
+    (workdir / "checkpoints" / "80").mkdir(parents=True)
+    assert said.replace("60", "80") in report.table(three)
+
+
 def test_table_numbers(three):
     found = rows(report.table(three))
     assert found["class"] == ["source-only", "AdaptSegNet", "oracle"]

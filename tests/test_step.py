@@ -101,15 +101,6 @@ def test_randomness_follows_the_step(config: ConfigDict) -> None:
     assert not any(differs(a, b))
 
 
-def test_bfloat16_compute_keeps_float32_parameters(config: ConfigDict) -> None:
-    config.model.dtype = "bfloat16"
-    state, step = make(config)
-    new, metrics = step(state, random_batch(config))
-    assert {x.dtype for x in jax.tree.leaves(new.params)} == {jnp.dtype("float32")}
-    assert metrics["loss"].dtype == jnp.float32
-    assert np.isfinite(metrics["loss"])
-
-
 def test_remat_changes_nothing_but_memory(config: ConfigDict) -> None:
     batch = random_batch(config)
     losses = []

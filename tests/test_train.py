@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from uda_jax import train as training
-from uda_jax.errors import UserError
+from uda_jax.errors import Stopped, UserError
 from uda_jax.train import train
 
 
@@ -53,8 +54,9 @@ def test_resume_is_exact_to_the_bit(config: ConfigDict, tmp_path: Path, monkeypa
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(training, "flush", flush_then_signal)
-    part = train(config, tmp_path / "parts")
-    assert int(part.step) == 1
+    with pytest.raises(Stopped, match="stopped at step 1; the same command goes on"):
+        train(config, tmp_path / "parts")
+    assert training.checkpoint.steps(tmp_path / "parts") == [1]
     assert not (tmp_path / "parts" / "evaluation.json").exists()
     monkeypatch.undo()
     resumed = train(config, tmp_path / "parts")
@@ -64,6 +66,16 @@ def test_resume_is_exact_to_the_bit(config: ConfigDict, tmp_path: Path, monkeypa
         [{k: v for k, v in x.items() if k != "images_per_s"} for x in lines(tmp_path / d)] for d in ("parts", "whole")
     ]
     assert without_time[0] == without_time[1]
+
+
+def test_resume_from_a_checkpoint_that_was_written_while_training_went_on(config: ConfigDict, tmp_path: Path) -> None:
+    """Its arrays are copied before the next step may reuse their memory, which is donated."""
+    config.train.update(steps=7, checkpoint_every=2)
+    whole = train(config, tmp_path)
+    for step in (6, 7):
+        shutil.rmtree(tmp_path / "checkpoints" / str(step))
+    assert training.checkpoint.steps(tmp_path) == [4]
+    assert_equal(train(config, tmp_path), whole)
 
 
 def test_a_longer_run_goes_on_from_a_finished_one(config: ConfigDict, tmp_path: Path) -> None:

@@ -1,39 +1,51 @@
 """What the command-line programs share: flags, and mistakes answered without a traceback."""
 
+import difflib
+import os
+import re
+import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
+import jax
 from absl import app, flags, logging
 
-from uda_jax.errors import UserError
+from uda_jax.errors import STOPPED, Stopped, UserError
 
 
 def run(command: Callable[[], None]) -> None:
-    """Parses the flags and runs `command`; a user's mistake ends it with its message and status 2."""
+    """Parses the flags and runs `command`; how that ends early is said in a message and in the exit status."""
 
     def main(argv: Sequence[str]) -> None:
         if len(argv) > 1:
             fail(f"unexpected arguments: {' '.join(argv[1:])}")
         logging.set_verbosity(logging.WARNING)
-        try:
-            command()
-        except UserError as e:
-            fail(str(e))
+        if status := answered(command):
+            leave(status)
 
     app.run(main, flags_parser=parse)
 
 
-def answered(command: Callable[[], None]) -> int:
-    """The exit status of a program that has parsed its own arguments.
+def answered(command: Callable[[], None], stopped: str = "stopped") -> int:
+    """Runs `command`; the exit status: 0, or with a message 2 for a user's mistake, `STOPPED` or 130 (Ctrl-C).
 
-    That is 2, with the message, for a user's mistake and for a file or disk that does not do what is asked of it.
+    Args:
+      stopped: the message for Ctrl-C.
     """
     try:
         command()
-    except (UserError, OSError) as e:
+    except UserError as e:
         print(printable(f"error: {e}"), file=sys.stderr)
         return 2
+    except Stopped as e:
+        print(e, file=sys.stderr)
+        return STOPPED
+    except KeyboardInterrupt:
+        print(stopped, file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
 
 
@@ -43,12 +55,55 @@ def printable(message: str) -> str:
     return message.encode(encoding, "backslashreplace").decode(encoding)
 
 
+def leave(status: int) -> NoReturn:
+    """Ends the process; a thread that is inside XLA, compiling for nobody, would hold `sys.exit` up or crash it."""
+    if status == STOPPED and jax.distributed.is_initialized():
+        jax.distributed.shutdown()  # waits for the others, which would take this one for lost
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 def parse(argv: Sequence[str]) -> list[str]:
-    """Flags out of `argv`; the config's own complaint about an unknown name becomes a message."""
+    """Flags out of `argv`; what is wrong with them, or with the config's file, becomes a message."""
+    config = _config_file(argv)
+    if config is not None and not os.path.isfile(config):
+        near = difflib.get_close_matches(config, [str(path) for path in Path("configs").glob("*.py")], n=1)
+        fail(f"--config={config}: no such file; " + (f"did you mean {near[0]}?" if near else "configs/ has examples"))
     try:
         return list(flags.FLAGS(argv))
-    except (flags.Error, AttributeError, KeyError) as e:
-        fail(str(e.args[0]).replace("\\'", "'") if e.args else str(e))
+    except Exception as e:  # a config is a program: it may raise anything
+        fail(_in_config(config, e) or _message(e))
+
+
+def _config_file(argv: Sequence[str]) -> str | None:
+    """The file that --config names, without what may be handed to it after a colon; None if the flag is not there."""
+    for flag, following in zip(argv, [*argv[1:], ""], strict=True):
+        name, equals, value = flag.partition("=")
+        if name in ("--config", "-config"):
+            return (value if equals else following).partition(":")[0]
+    return None
+
+
+def _in_config(config: str | None, error: BaseException | None) -> str:
+    """The line of the config's file, or of one that it reads, from which an error comes; "" if it does not."""
+    while config is not None and error is not None:
+        if isinstance(error, SyntaxError):
+            return f"{error.filename}, line {error.lineno}: {error.msg}\n    {(error.text or '').strip()}"
+        for frame in reversed(traceback.extract_tb(error.__traceback__)):
+            if os.path.realpath(frame.filename) == os.path.realpath(config):
+                return f"{config}, line {frame.lineno}: {type(error).__name__}: {_message(error)}\n    {frame.line}"
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def _message(error: BaseException) -> str:
+    """What an error says, without the list of all settings, or the traceback, that ml_collections puts into it."""
+    text = str(error).replace("\\n", "\n").replace("\\'", "'")
+    missing, hint = re.search(r"""Key ["'](\w+)["'] does not exist""", text), re.search(r"Did you mean .*\?", text)
+    if missing or hint:
+        return " ".join([*([f"there is no setting {missing[1]!r}."] if missing else []), *([hint[0]] if hint else [])])
+    return text.strip().splitlines()[-1] if "Traceback" in text else text
 
 
 def fail(message: str) -> NoReturn:

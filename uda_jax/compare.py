@@ -5,7 +5,6 @@ The oracle is source-only training on `config.data.oracle`, the labelled target:
 besides evaluation.
 """
 
-import sys
 from pathlib import Path
 
 import ml_collections
@@ -13,6 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from uda_jax import cli
+from uda_jax.paths import local
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Gets one directory a seed and run, and report.html.")
@@ -33,20 +33,25 @@ def compare(config: ml_collections.ConfigDict, workdir: Path, seeds: int = 1) ->
     """Trains every contender with every seed and reports; returns the runs' directories by label.
 
     Raises:
-      UserError: as `uda_jax.train.train`.
+      Stopped, UserError: as `uda_jax.train.train`; mistakes in any of the runs before the first one trains.
     """
+    from uda_jax import runs
     from uda_jax.report import table, write_report
-    from uda_jax.train import finish
+    from uda_jax.sharding import make_mesh
+    from uda_jax.train import check_run, train
 
     directories: dict[str, list[Path]] = {}
+    planned = []
     for seed in range(config.seed, config.seed + seeds):
         for label, run in contenders(config).items():
             directory = workdir / f"seed{seed}" / label
             directories.setdefault(label, []).append(directory)
             run = run.copy_and_resolve_references()
             run.seed = seed
-            if not finish(run, directory):
-                sys.exit(1)  # stopped by a signal; train() has said how to go on
+            runs.check_owner(directory, run, check_run(run, make_mesh()))
+            planned.append((run, directory))
+    for run, directory in planned:
+        train(run, directory)
     title = f"{config.data.source.dataset} to {config.data.target.dataset}"
     page = write_report(directories, workdir, title)
     print(f"\n{table(directories)}\n\nreport: {page}")
@@ -54,7 +59,7 @@ def compare(config: ml_collections.ConfigDict, workdir: Path, seeds: int = 1) ->
 
 
 def main() -> None:
-    compare(CONFIG.value, Path(str(WORKDIR.value)), SEEDS.value)
+    compare(CONFIG.value, local(str(WORKDIR.value), "--workdir"), SEEDS.value)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ class Run(NamedTuple):
     config: dict[str, Any]
     facts: dict[str, Any]  # run.json
     metrics: list[dict[str, Any]]
+    trained_to: int = 0  # the newest step in the log or among the checkpoints
 
 
 Read = Mapping[str, Sequence[Run]]  # label -> runs, one a seed
@@ -52,12 +53,16 @@ def read_runs(runs: Runs) -> dict[str, list[Run]]:
 
 
 def _read_run(workdir: Path) -> Run:
+    lines = _read_lines(workdir / "metrics.jsonl")
+    steps = [line["step"] for line in lines if isinstance(line.get("step"), int)]
+    steps += [int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdecimal()]
     return Run(
         workdir,
         _read_evaluation(workdir / "evaluation.json"),
         _read_object(workdir / "config.json"),
         _read_object(workdir / "run.json"),
-        _read_lines(workdir / "metrics.jsonl"),
+        lines,
+        max(steps, default=0),
     )
 
 
@@ -202,6 +207,13 @@ def remarks(read: Read, ious: Mapping[str, np.ndarray]) -> list[str]:
     evaluated = sorted({evaluated_on(run) for run in flat(read)})
     if len(evaluated) > 1:
         lines.append(f"Caution: the runs were evaluated on different images: {'; '.join(evaluated)}.")
+    for run in flat(read):
+        step = run.evaluation.get("step", run.trained_to)
+        if run.trained_to > step:
+            lines.append(
+                f"Caution: {run.workdir} was scored at step {step}, but has been trained to {run.trained_to} since; "
+                "its own command scores it again."
+            )
     return [*lines, *_remarks_on_mean(flat(read))]
 
 

@@ -1,10 +1,9 @@
 """The default config, which is also the documentation of every setting, and the checks on it."""
 
 import difflib
-import json
-from pathlib import Path
 from typing import Any
 
+import jax
 import ml_collections
 from ml_collections import ConfigDict
 
@@ -20,12 +19,49 @@ CHOICES = {
     "model.init": ("normal", "he"),
     "model.dtype": ("float32", "bfloat16", "float64"),
     "model.param_dtype": ("float32", "float64"),
+    "model.precision": ("default", "high", "highest"),
     "optimizer.variant": ("dedup", "torch2", "legacy"),
     "adaptsegnet.gan": ("vanilla", "least_squares"),
     "advent.gan": ("vanilla", "least_squares"),
 } | {f"apoda.{name}": choices for name, choices in METHODS["apoda"].CHOICES.items()}
+INFINITE = float("inf")
+BOUNDS: dict[str, tuple[float, float]] = {
+    "model.num_classes": (1, 255),
+    "model.width": (1, INFINITE),
+    "model.stem_width": (1, INFINITE),
+    "discriminator.width": (1, INFINITE),
+    "discriminator.layers": (1, INFINITE),
+    "optimizer.learning_rate": (0, INFINITE),
+    "optimizer.head_multiplier": (0, INFINITE),
+    "optimizer.momentum": (0, 1),
+    "optimizer.weight_decay": (0, INFINITE),
+    "optimizer.discriminator_learning_rate": (0, INFINITE),
+    "optimizer.discriminator_b1": (0, 1),
+    "optimizer.discriminator_b2": (0, 1),
+    "optimizer.schedule_steps": (1, INFINITE),
+    "optimizer.power": (0, INFINITE),
+    "apoda.warmup_steps": (0, INFINITE),
+    "apoda.attack_steps": (0, INFINITE),
+    "data.shuffle_buffer": (1, INFINITE),
+    "train.steps": (0, INFINITE),
+    "train.log_every": (1, INFINITE),
+    "train.eval_every": (1, INFINITE),
+    "train.checkpoint_every": (1, INFINITE),
+    "train.keep": (1, INFINITE),
+    "eval.limit": (0, INFINITE),
+    "eval.samples": (0, INFINITE),
+}
+# Settings of the model that mean nothing to a backbone.
+UNUSED = {
+    "vgg16": ("remat", "norm", "affine", "stem", "stem_width", "stride_in_1x1"),
+    "resnet18": ("stride_in_1x1",),
+    "resnet34": ("stride_in_1x1",),
+}
 # Settings that a run may be resumed with although they differ: they do not change what a step computes.
-FREE_TO_CHANGE = ("train.steps", "train.log_every", "train.eval_every", "train.checkpoint_every", "train.keep")
+FREE_TO_CHANGE = (
+    "train.steps", "train.log_every", "train.eval_every", "train.checkpoint_every", "train.keep",
+    "data.dir", "data.eval.", "eval.",
+)  # fmt: skip
 
 
 def default_config() -> ConfigDict:
@@ -83,8 +119,13 @@ def _model() -> ConfigDict:
             "pretrained": "",  # .npz or .safetensors with the names of docs/weights.md
             "pretrained_skip": (),  # parts that keep fresh values although the file has them, such as ("head",)
             "remat": False,  # recompute blocks in the backward pass: less memory, more time
+            # Of activations: "bfloat16" on accelerators ("float64" needs JAX_ENABLE_X64=1). Losses, statistics and sums
+            # are in float32 or better.
             "dtype": "float32",
             "param_dtype": "float32",
+            # Of float32 products: with "default" TPUs round their factors to bfloat16 and recent NVIDIA GPUs to TF32
+            # (10 bits). "high" keeps about 16 bits on TPU, "highest" all 24 everywhere: slower.
+            "precision": "default",
         }
     )
 
@@ -139,21 +180,68 @@ def get(config: Any, path: str) -> Any:
 
 
 def check_config(config: ConfigDict) -> None:
-    """Raises UserError for the first setting whose value cannot work, with the choices or the nearest name."""
+    """Raises UserError for the first setting whose value cannot work or does nothing, with the way out."""
+    check_values(config)
+    for name in ("source", "target", "oracle", "eval"):
+        _check_stream(config.data[name], f"config.data.{name}")
+    _check_model(config.model)
+    if config.train.steps > config.optimizer.schedule_steps:
+        raise UserError(
+            f"config.train.steps={config.train.steps} goes beyond the end of the learning-rate schedule, "
+            f"config.optimizer.schedule_steps={config.optimizer.schedule_steps}: after it the rate is zero. "
+            "Raise schedule_steps as well, or train for fewer steps."
+        )
+
+
+def check_values(config: ConfigDict) -> None:
+    """Raises UserError for the first setting that is none of its choices or out of its bounds."""
     for path, choices in CHOICES.items():
         value = get(config, path)
         if value not in choices:
             near = difflib.get_close_matches(str(value), choices, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise UserError(f"config.{path}={value!r} is not one of {', '.join(choices)}{hint}")
-    for path in ("train.log_every", "train.eval_every", "train.checkpoint_every", "train.keep", "model.width"):
-        if get(config, path) < 1:
-            raise UserError(f"config.{path}={get(config, path)} must be at least 1")
-    if config.train.steps > config.optimizer.schedule_steps:
+    for path, (least, most) in BOUNDS.items():
+        value = get(config, path)
+        if not least <= value <= most:
+            bounds = f"at least {least}" if most == INFINITE else f"{least} to {most}"
+            raise UserError(f"config.{path}={value} must be {bounds}")
+
+
+def _check_stream(stream: ConfigDict, name: str) -> None:
+    for key in ("size", "crop", "label_size"):
+        value = tuple(stream.get(key, ()))
+        if (value or key == "size") and (len(value) != 2 or min(value) < 1):
+            raise UserError(f"{name}.{key}={value}: expected (height, width) in pixels")
+    low, high = stream.get("scale", (1.0, 1.0))
+    if not 0 < low <= high:
+        raise UserError(f"{name}.scale={(low, high)}: expected (smallest, largest), both above 0, such as (0.5, 1.5)")
+    if not 0 <= stream.get("jitter", 0.0) <= 1:
+        raise UserError(f"{name}.jitter={stream.jitter} must be 0..1")
+
+
+def _check_model(model: ConfigDict) -> None:
+    default = _model()
+    for key in UNUSED.get(model.backbone, ()):
+        if model[key] != default[key]:
+            raise UserError(
+                f"config.model.{key}={model[key]!r} does nothing with config.model.backbone={model.backbone!r}; "
+                f"leave it at {default[key]!r}, or take a backbone that has it"
+            )
+    if model.pretrained_skip and not model.pretrained:
+        raise UserError(f"config.model.pretrained_skip={model.pretrained_skip} does nothing without model.pretrained")
+    if not model.dilations or min(model.dilations) < 1:
+        raise UserError(f"config.model.dilations={model.dilations}: expected one or more rates of 1 or more")
+    if not len(model.mean) == len(model.std) == 3 or min(model.std) <= 0:
+        raise UserError(f"config.model.mean={model.mean} and std={model.std}: expected three numbers each, std above 0")
+
+
+def check_x64(model: ConfigDict) -> None:
+    """Raises UserError where float64 is asked for and JAX would make float32 of it."""
+    if "float64" in (model.dtype, model.param_dtype) and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         raise UserError(
-            f"config.train.steps={config.train.steps} goes beyond the end of the learning-rate schedule, "
-            f"config.optimizer.schedule_steps={config.optimizer.schedule_steps}: after it the rate is zero. "
-            "Raise schedule_steps as well, or train for fewer steps."
+            f"config.model.dtype={model.dtype!r} with param_dtype={model.param_dtype!r}: JAX makes float32 of float64 "
+            "unless it is started with it: set JAX_ENABLE_X64=1 in the environment"
         )
 
 
@@ -168,31 +256,15 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def claim_workdir(workdir: Path, config: ConfigDict) -> None:
-    """Writes config.json into a new workdir, or checks that the workdir's run is this one.
+def differences(stored: dict[str, Any], config: ConfigDict) -> str:
+    """The settings in which a stored config and this one differ, a line each; "" if one can be resumed as the other.
 
-    Settings of methods that the run does not use may differ.
-
-    Raises:
-      UserError: the workdir belongs to a run with another config; names what differs.
+    Settings that do not change what a step computes may differ, and those of methods that the run does not use. A run
+    from before a setting existed had what is now its default.
     """
-    path = workdir / "config.json"
-    if path.exists():
-        try:
-            # A run from before a setting existed had what is now its default.
-            theirs = flatten(default_config()) | flatten(json.loads(path.read_text()))
-        except json.JSONDecodeError as e:
-            raise UserError(f"{path} is not valid JSON ({e}); restore it or use another --workdir") from e
-        ours = flatten(config)
-        idle = FREE_TO_CHANGE + tuple(f"{name}." for name in METHODS if name != config.method)
-        differing = sorted(
-            k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k) and not k.startswith(idle)
-        )
-        if differing:
-            lines = "\n".join(f"  {k}: {theirs.get(k)!r} there, {ours.get(k)!r} here" for k in differing)
-            raise UserError(
-                f"{workdir} belongs to a run with another config:\n{lines}\n"
-                "Use another --workdir, or the same settings to resume that run."
-            )
-    workdir.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(config.to_dict(), indent=2, default=list) + "\n")
+    theirs, ours = flatten(default_config()) | flatten(stored), flatten(config)
+    idle = FREE_TO_CHANGE + tuple(f"{name}." for name in METHODS if name != config.method)
+    differing = sorted(
+        k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k) and not k.startswith(idle)
+    )
+    return "\n".join(f"  {k}: {theirs.get(k)!r} there, {ours.get(k)!r} here" for k in differing)

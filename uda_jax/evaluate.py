@@ -1,6 +1,5 @@
 """Scores a segmenter on a labelled split: confusion matrix on device, every image counted once."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ from jax.sharding import Mesh
 from PIL import Image
 
 from uda_jax.data import labels, pipeline
-from uda_jax.errors import UserError
+from uda_jax.errors import Stopped, UserError
+from uda_jax.files import to_json, write_whole
 from uda_jax.metrics import confusion_matrix, iou_per_class, mean_iou
-from uda_jax.models.layers import resize_align_corners
 from uda_jax.networks import Networks
 from uda_jax.sharding import replicated, split_batch, to_mesh
 
@@ -24,16 +23,13 @@ from uda_jax.sharding import replicated, split_batch, to_mesh
 def build_evaluation_step(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) -> Callable[..., Any]:
     """Jitted (state, batch) -> (confusion int32 [classes, classes], predictions uint8 [B, H, W]).
 
-    Logits are upsampled to the size of the label before the argmax, as in the published evaluation. Padding images
+    Logits are upsampled once, from the head's size to the label's, as in the published evaluation. Padding images
     (batch["mask"] False) count as ignored.
     """
     size = tuple(config.data.eval.label_size or config.data.eval.size)
 
     def step(state: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        logits = networks.predict(state.params, state.batch_stats, batch["image"]).main
-        if logits.shape[1:3] != size:
-            logits = resize_align_corners(logits, size)
-        predictions = logits.argmax(-1)
+        predictions = networks.predict(state.params, state.batch_stats, batch["image"], size).main.argmax(-1)
         truth = jnp.where(batch["mask"][:, None, None], batch["label"], labels.IGNORE)
         return confusion_matrix(truth, predictions, config.model.num_classes), predictions.astype(jnp.uint8)
 
@@ -51,6 +47,7 @@ def evaluate(
     mesh: Mesh,
     limit: int = 0,
     samples: Path | None = None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """One pass over `config.data.eval`; the result is the content of evaluation.json without the step.
 
@@ -58,10 +55,15 @@ def evaluate(
       step: from `build_evaluation_step`.
       limit: score only the first images, 0 for all.
       samples: where to keep pictures of the first `config.eval.samples` images.
+      stopped: asked before every batch.
+    Raises:
+      Stopped: `stopped` said so.
     """
     n, names = config.model.num_classes, class_names(config)
     total, images = np.zeros((n, n), np.int64), 0
     for batch in _batches(config, limit):
+        if stopped():
+            raise Stopped("stopped while evaluating")
         arrays = {k: batch[k] for k in ("image", "label", "mask")}
         confusion, predictions = step(state, to_mesh(arrays, mesh))
         total += np.asarray(confusion, np.int64)
@@ -85,10 +87,17 @@ def evaluate(
 
 
 def summary(result: dict[str, Any]) -> str:
-    """The per-class table as text, in percent."""
+    """The per-class table as text, in percent; "-" for what does not occur."""
+
+    def row(name: str, ratio: float | None) -> str:
+        return f"  {name:<12} {'-' if ratio is None or np.isnan(ratio) else f'{100 * ratio:5.1f}':>5}"
+
     lines = [f"{result['dataset']} {result['split']}, {result['images']} images, IoU in %"]
-    lines += [f"  {n:<12} {'-' if v is None else f'{100 * v:5.1f}':>5}" for n, v in result["iou"].items()]
-    return "\n".join([*lines, f"  {'mean':<12} {100 * result['miou']:5.1f} over {len(result['scored'])} classes"])
+    lines += [row(*item) for item in result["iou"].items()]
+    over = sum(result["iou"][name] is not None for name in result["scored"])
+    missing = len(result["scored"]) - over
+    note = f" ({missing} of those to score do not occur)" if missing else ""
+    return "\n".join([*lines, f"{row('mean', result['miou'])} over {over} classes{note}"])
 
 
 def class_names(config: ml_collections.ConfigDict) -> list[str]:
@@ -164,4 +173,4 @@ def _save_samples(
 
 def write_evaluation(result: dict[str, Any], step: int, path: Path) -> None:
     """evaluation.json, which the report reads."""
-    path.write_text(json.dumps({"step": step, **result}, indent=1) + "\n")
+    write_whole(path, to_json({"step": step, **result}, indent=1) + "\n")

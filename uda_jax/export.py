@@ -18,12 +18,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 import uda_jax
-from uda_jax import cli
+from uda_jax import checkpoint, cli
 from uda_jax.arrays import SUFFIXES, check_suffix, write_arrays
-from uda_jax.config import check_config, default_config
-from uda_jax.data import labels
+from uda_jax.config import check_values, default_config
 from uda_jax.errors import UserError
 from uda_jax.networks import build_networks
+from uda_jax.paths import local
 from uda_jax.state import TrainState, create_state
 from uda_jax.weights import TREES, flatten, to_arrays
 
@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     jax.config.update("jax_platforms", "cpu")  # leaves the accelerator to a run that may still be training
 
     def command() -> None:
-        out = export(Path(args.checkpoint), args.format, args.out and Path(args.out), args.step)
+        target = local(args.out, "--out") if args.out else None
+        out = export(local(args.checkpoint, "--checkpoint"), args.format, target, args.step)
         print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
     return cli.answered(command)
@@ -81,7 +82,7 @@ def metadata_of(workdir: Path, config: ml_collections.ConfigDict, step: int) -> 
         "method": config.method,
         "step": step,
         "num_classes": model.num_classes,
-        "classes": class_names(workdir, model.num_classes),
+        "classes": class_names(workdir, step, model.num_classes),
         "sizes": {name: list(config.data[name].size) for name in ("source", "target", "eval")},
         "preprocessing": {"mean": list(model.mean), "std": list(model.std), "bgr": model.bgr},
         "model": json.loads(json.dumps(model.to_dict())),
@@ -89,17 +90,22 @@ def metadata_of(workdir: Path, config: ml_collections.ConfigDict, step: int) -> 
     }
 
 
-def class_names(workdir: Path, num_classes: int) -> list[str]:
-    """By train id: those of the run's last evaluation; before any, the Cityscapes names of 19 classes."""
-    path = workdir / "evaluation.json"
-    if path.exists():
-        try:
-            names = json.loads(path.read_text()).get("classes", [])
-        except (ValueError, AttributeError) as e:
-            raise UserError(f"{path} is damaged ({e}); the same training command writes it anew") from e
-        if len(names) == num_classes:
-            return list(names)
-    return list(labels.NAMES) if num_classes == labels.NUM_CLASSES else [f"class {i}" for i in range(num_classes)]
+def class_names(workdir: Path, step: int, num_classes: int) -> list[str]:
+    """By train id, as the checkpoint of `step` has them.
+
+    One from before checkpoints knew their classes has those of the run's evaluation, or before any numbers.
+    """
+    names = checkpoint.read_about(workdir, step).get("classes") or _evaluated_classes(workdir / "evaluation.json")
+    return list(names) if len(names) == num_classes else [f"class {i}" for i in range(num_classes)]
+
+
+def _evaluated_classes(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    try:
+        return list(json.loads(path.read_text()).get("classes", []))
+    except (ValueError, AttributeError) as e:
+        raise UserError(f"{path} is damaged ({e}); the same training command writes it anew") from e
 
 
 def read_config(workdir: Path) -> ml_collections.ConfigDict:
@@ -120,7 +126,7 @@ def read_config(workdir: Path) -> ml_collections.ConfigDict:
     vital = [name for name in unknown if name.startswith(("model.", "discriminator."))]
     if vital:
         raise UserError(f"{path} has settings unknown to uda_jax {uda_jax.__version__}: {', '.join(vital)}")
-    check_config(config)
+    check_values(config)
     return config
 
 
@@ -143,13 +149,12 @@ def find_step(workdir: Path, step: int | None = None) -> int:
     Raises:
       UserError: there is none.
     """
-    directory = workdir / "checkpoints"
-    steps = sorted(ocp.utils.checkpoint_steps(directory)) if directory.is_dir() else []
-    if not steps:
+    directory, found = workdir / "checkpoints", checkpoint.steps(workdir)
+    if not found:
         raise UserError(f"{directory} holds no checkpoint yet; train.checkpoint_every says when a run writes one")
-    if step is not None and step not in steps:
-        raise UserError(f"{directory} has no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
-    return steps[-1] if step is None else step
+    if step is not None and step not in found:
+        raise UserError(f"{directory} has no checkpoint of step {step}; there are {', '.join(map(str, found))}")
+    return found[-1] if step is None else step
 
 
 def restore_weights(workdir: Path, config: ml_collections.ConfigDict, step: int) -> TrainState:

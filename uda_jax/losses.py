@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from uda_jax.data.labels import IGNORE
+from uda_jax.models.layers import at_least_float32
 
 SOURCE, TARGET = 0.0, 1.0
 
@@ -22,7 +23,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, class_weight: jax.Array 
       labels: train ids, int [B, H, W]; negative ids and 255 are ignored.
       class_weight: [classes], how much a pixel of each class counts; the mean is over the counts.
     """
-    logits = _full(logits)
+    logits = at_least_float32(logits)
     valid = (labels >= 0) & (labels != IGNORE)
     log_p = jax.nn.log_softmax(logits)
     # A mask over the classes instead of a gather: its gradient needs no scatter, which is slow on every backend.
@@ -42,7 +43,7 @@ def domain_loss(logits: jax.Array, domain: float, gan: str) -> jax.Array:
       domain: SOURCE or TARGET.
       gan: "vanilla" (binary cross entropy with logits) or "least_squares" (Mao et al. 2017; on the raw output).
     """
-    logits = _full(logits)
+    logits = at_least_float32(logits)
     if gan == "least_squares":
         return jnp.square(logits - domain).mean()
     return optax.sigmoid_binary_cross_entropy(logits, jnp.full_like(logits, domain)).mean()
@@ -56,7 +57,7 @@ def domain_accuracy(logits: jax.Array, domain: float, gan: str) -> jax.Array:
 
 def weighted_self_information(p: jax.Array) -> jax.Array:
     """-p log2(p + 1e-30) / log2(classes) of probabilities [..., classes], in 0..1 (ADVENT, section 3.2)."""
-    p = _full(p)
+    p = at_least_float32(p)
     return -p * jnp.log2(p + 1e-30) / math.log2(p.shape[-1])
 
 
@@ -72,11 +73,7 @@ def divergence(logits: jax.Array, reference: jax.Array, kind: str) -> jax.Array:
       logits, reference: [B, H, W, classes].
       kind: "l2", the squared L2 distance, or "kl", KL(reference || prediction) in nats.
     """
-    log_p, log_q = jax.nn.log_softmax(_full(reference)), jax.nn.log_softmax(_full(logits))
+    log_p, log_q = jax.nn.log_softmax(at_least_float32(reference)), jax.nn.log_softmax(at_least_float32(logits))
     if kind == "l2":
         return jnp.square(jnp.exp(log_q) - jnp.exp(log_p)).sum(-1).mean()
     return (jnp.exp(log_p) * (log_p - log_q)).sum(-1).mean()
-
-
-def _full(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

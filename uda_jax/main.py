@@ -1,12 +1,11 @@
 """`python -m uda_jax.main --config=configs/X.py --workdir=DIR [--config.section.name=value ...]` trains one model."""
 
-from pathlib import Path
-
 import jax
 from absl import flags
 from ml_collections import config_flags
 
 from uda_jax import cli
+from uda_jax.paths import local
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and pictures go; resumes what is there.")
@@ -19,7 +18,7 @@ def main() -> None:
         jax.distributed.initialize()
     from uda_jax.train import train  # after the processes have met
 
-    train(CONFIG.value, Path(str(WORKDIR.value)))
+    train(CONFIG.value, local(str(WORKDIR.value), "--workdir"))
 
 
 if __name__ == "__main__":

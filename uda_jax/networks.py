@@ -1,5 +1,6 @@
 """The two players' networks as pure functions of their parameters."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
@@ -13,20 +14,29 @@ from uda_jax.models.discriminator import Discriminator
 
 
 class Networks(NamedTuple):
+    """Segmenter and discriminator.
+
+    Attributes:
+      precision: of their products, a name that `jax.default_matmul_precision` knows; "default" is JAX's, or what
+        JAX_DEFAULT_MATMUL_PRECISION says.
+    """
+
     segmenter: nn.Module
     discriminator: nn.Module
+    precision: str = "default"
 
     def segment(self, params: Any, batch_stats: Any, images: jax.Array) -> tuple[Outputs, Any]:
         """Training-mode forward: (outputs, the batch statistics after it)."""
-        outputs, changed = self.segmenter.apply(
-            {"params": params, "batch_stats": batch_stats}, images, train=True, mutable=["batch_stats"]
-        )
+        variables = {"params": params, "batch_stats": batch_stats}
+        with self._products():
+            outputs, changed = self.segmenter.apply(variables, images, train=True, mutable=["batch_stats"])
         return cast(Outputs, outputs), changed.get("batch_stats", batch_stats)
 
-    def predict(self, params: Any, batch_stats: Any, images: jax.Array) -> Outputs:
-        """Evaluation-mode forward."""
+    def predict(self, params: Any, batch_stats: Any, images: jax.Array, size: tuple[int, int] | None = None) -> Outputs:
+        """Evaluation-mode forward; logits are as large as the images, or of `size` = (H, W)."""
         variables = {"params": params, "batch_stats": batch_stats}
-        return cast(Outputs, self.segmenter.apply(variables, images, train=False))
+        with self._products():
+            return cast(Outputs, self.segmenter.apply(variables, images, train=False, size=size))
 
     def discriminate(self, params: Any, maps: jax.Array) -> jax.Array:
         """One discriminator's domain logits for maps [B, H, W, C]; `params` are one level's.
@@ -34,7 +44,8 @@ class Networks(NamedTuple):
         Raises:
           UserError: the maps are smaller than what one output sees of them.
         """
-        logits = cast(jax.Array, self.discriminator.apply({"params": params}, maps))
+        with self._products():
+            logits = cast(jax.Array, self.discriminator.apply({"params": params}, maps))
         if not logits.size:
             raise UserError(
                 f"the discriminator leaves nothing of maps of {maps.shape[2]}x{maps.shape[1]}, as every layer halves "
@@ -43,21 +54,25 @@ class Networks(NamedTuple):
         return logits
 
     def classify(self, params: Any, features: jax.Array) -> jax.Array:
-        """The segmenter's main head alone: `Outputs.features` [B, h, w, C] -> logits [B, h, w, classes], same size.
-
-        float32 features are not rounded to bfloat16 for the product (as TPUs do by default): what is added to them
-        may be smaller than that.
-        """
-        with jax.default_matmul_precision("high"):
+        """The segmenter's main head alone: `Outputs.features` [B, h, w, C] -> logits [B, h, w, classes], same size."""
+        with self._products():
             return cast(jax.Array, self.segmenter.apply({"params": params}, features, method="classify"))
 
     def full_precision(self) -> "Networks":
-        """The same networks, computing in float32 or better whatever `config.model.dtype` says."""
+        """The same networks, computing in float32 or better whatever `config.model.dtype` says.
+
+        Nor are float32 numbers rounded to bfloat16 for products (as TPUs do by default): what is added to features, or
+        what that makes of a prediction, may be smaller than such a rounding.
+        """
 
         def clone(module: Any) -> Any:
             return module.clone(dtype=jnp.promote_types(module.dtype, jnp.float32))
 
-        return Networks(clone(self.segmenter), clone(self.discriminator))
+        precision = "high" if self.precision == "default" else self.precision
+        return Networks(clone(self.segmenter), clone(self.discriminator), precision)
+
+    def _products(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self.precision == "default" else jax.default_matmul_precision(self.precision)
 
 
 def build_networks(config: ml_collections.ConfigDict) -> Networks:
@@ -70,4 +85,5 @@ def build_networks(config: ml_collections.ConfigDict) -> Networks:
             dtype=jnp.dtype(model.dtype),
             param_dtype=jnp.dtype(model.param_dtype),
         ),
+        model.precision,
     )

@@ -34,6 +34,7 @@ from uda_jax.comparison import (
     table,
 )
 from uda_jax.errors import UserError
+from uda_jax.paths import local
 
 HEALTH = "healthy discriminator loss 0.2-0.5 per domain (vanilla GAN); accuracy near 1 = collapse"
 HEALTH_KEYS = ("loss_d_main_source", "loss_d_main_target", "acc_d_main")
@@ -261,7 +262,7 @@ def parse_runs(arguments: Sequence[str]) -> dict[str, list[Path]]:
     runs: dict[str, list[Path]] = {}
     for argument in arguments:
         label, _, directories = argument.partition("=")
-        paths = [Path(part.strip()) for part in directories.split(",") if part.strip()]
+        paths = [local(part.strip(), label.strip()) for part in directories.split(",") if part.strip()]
         if not label.strip() or not paths:
             raise UserError(f'{argument!r}: expected LABEL=WORKDIR[,WORKDIR...], as in "source-only=runs/a"')
         if label.strip() in runs:
@@ -273,14 +274,14 @@ def parse_runs(arguments: Sequence[str]) -> dict[str, list[Path]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table and writes the report; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m uda_jax.report", description="Compare finished runs.")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the report goes")
+    parser.add_argument("--out", required=True, metavar="DIR", help="where the report goes")
     parser.add_argument("--title", default="Domain adaptation report", help="heading of the page")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("runs", nargs="+", metavar="LABEL=WORKDIR[,WORKDIR...]", help="one workdir a seed")
     flags = parser.parse_args(arguments)
     try:
         runs = parse_runs(flags.runs)
-        page = write_report(runs, flags.out, flags.title)
+        page = write_report(runs, local(flags.out, "--out"), flags.title)
         print(table(runs, flags.markdown))
     except UserError as error:
         print(error, file=sys.stderr)

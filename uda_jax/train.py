@@ -1,125 +1,171 @@
-"""The only training loop: data, step, log, evaluate, checkpoint."""
+"""The only training loop: data, step, log, checkpoint, evaluate."""
 
-import importlib.metadata
-import json
 import math
-import signal
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from uda_jax import checkpoint
-from uda_jax.config import check_config, claim_workdir
+from uda_jax import checkpoint, runs
+from uda_jax.config import check_config, check_x64
 from uda_jax.data import pipeline
-from uda_jax.errors import UserError
+from uda_jax.errors import Stopped, UserError
 from uda_jax.evaluate import build_evaluation_step, check_classes, evaluate, summary, write_evaluation
+from uda_jax.files import alone
 from uda_jax.methods import METHODS
 from uda_jax.networks import Networks, build_networks
+from uda_jax.paths import local
 from uda_jax.sharding import check_batch_size, make_mesh, prefetch_to_mesh, replicated, split_batch
+from uda_jax.signals import stop_signals, stoppable
 from uda_jax.state import TrainState, create_state
 from uda_jax.step import build_step
 from uda_jax.weights import load_pretrained
-from uda_jax.writer import Writer
+from uda_jax.writer import SCORE, Writer
 
-VERSIONED = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
+IN_FLIGHT = 2  # steps dispatched and not done: the device never waits, and a signal not for long
+
+
+class Tools(NamedTuple):
+    """What the loop calls.
+
+    Attributes:
+      step: (state, batch) -> (state, metrics); the state is donated.
+      score: (state, limit=0, samples=None) -> the content of evaluation.json without the step.
+      save: (step, state) -> None, in the background.
+      stopping: (step) -> whether a signal or a preemption notice came.
+      writer: of the log.
+    The first two raise Stopped when `stopping`, the step only before it is compiled.
+    """
+
+    step: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+    score: Callable[..., dict[str, Any]]
+    save: Callable[[int, TrainState], None]
+    stopping: Callable[[int], bool]
+    writer: Writer
 
 
 def train(config: ml_collections.ConfigDict, workdir: Path) -> TrainState:
     """Trains, or resumes, the run of `config` in `workdir`, evaluates it and returns its last state.
 
-    On SIGTERM, Ctrl-C or a preemption notice it writes a checkpoint and returns early; the same call goes on from
-    there, step for step as if it had not stopped.
+    A run that is done is left as it is.
 
     Raises:
+      Stopped: on SIGTERM, Ctrl-C or a preemption notice, after a checkpoint was written; the same call goes on from
+        there, step for step as if it had not stopped.
       UserError: bad settings or data, a workdir of another run, or a loss that is not finite.
     """
     started = time.perf_counter()
     mesh = make_mesh()
-    check_run(config, mesh)
-    networks = build_networks(config)
-    state = initial_state(config, networks, mesh)  # pretrained weights that do not fit must not claim the workdir
-    claim_workdir(workdir, config)
-    manager = checkpoint.make_manager(workdir, config.train.keep)
-    state = checkpoint.restore(manager, state)
-    start = int(state.step)
-    score = partial(evaluate, config=config, step=build_evaluation_step(config, networks, mesh), mesh=mesh)
+    found = check_run(config, mesh)
+    lock = alone(workdir, "training") if jax.process_index() == 0 else nullcontext()
+    with stop_signals() as stopped, lock:
+        before = runs.check_owner(workdir, config, found)
+        networks = build_networks(config)
+        state = state_to_start_from(config, networks, mesh, bool(checkpoint.steps(workdir)))
+        with checkpoint.make_manager(workdir, config.train.keep) as manager:
+            state = checkpoint.restore(manager, state)
+            if done := runs.finished(workdir, config.train.steps):
+                print(f"{workdir} is done; to score it anew, remove its evaluation.json\n{summary(done)}")
+                return state
 
-    with Writer(workdir, start, config.train.steps, config.method) as writer, stop_signals() as stopped:
-        if start:
-            writer.say(f"resuming {workdir} from step {start}")
-        state = run_steps(config, networks, state, mesh, manager, writer, score, stopped)
-        step = int(state.step)
-        if step < config.train.steps:
-            writer.say(f"stopped at step {step}; the same command goes on from there")
-        else:
-            trained = time.perf_counter() - started
-            result = score(state, samples=workdir / "samples")
-            writer.write(step, {"eval/miou": result["miou"]})
-            writer.say(summary(result))
-            if writer.active:
-                write_evaluation(result, step, workdir / "evaluation.json")
-                write_run(workdir, state, trained, time.perf_counter() - started)
-    manager.wait_until_finished()
-    manager.close()
+            def save(step: int, state: TrainState) -> None:
+                runs.claim(workdir, config)
+                checkpoint.save(manager, step, state, found | runs.clock(before, started))
+
+            evaluation_step = stoppable(build_evaluation_step(config, networks, mesh), stopped)
+            with Writer(workdir, int(state.step), config.train.steps, config.method) as writer:
+                tools = Tools(
+                    stoppable(jit_step(config, networks, mesh), stopped),
+                    partial(evaluate, config=config, step=evaluation_step, mesh=mesh, stopped=stopped),
+                    save,
+                    lambda step: stopped() or manager.reached_preemption(step),
+                    writer,
+                )
+                if start := int(state.step):
+                    writer.say(f"resuming {workdir} from step {start}")
+                if start < config.train.steps:
+                    state = run_steps(config, state, mesh, tools)
+                    before, started = runs.clock(before, started), time.perf_counter()
+                finish(config, workdir, state, tools)
+                if writer.active:
+                    runs.write_run(workdir, found | runs.clock(before, started, trained=False), state)
     return state
 
 
-def finish(config: ml_collections.ConfigDict, workdir: Path) -> bool:
-    """Trains unless `workdir` holds this very run, trained to the end and evaluated; False if a signal stopped it.
+def finish(config: ml_collections.ConfigDict, workdir: Path, state: TrainState, tools: Tools) -> None:
+    """The last evaluation, or, of a run that was stopped before its end, Stopped."""
+    step, writer = int(state.step), tools.writer
+    if step < config.train.steps:
+        raise Stopped(f"stopped at step {step}; the same command goes on from there")
+    try:
+        result = tools.score(state, samples=workdir / "samples")
+    except Stopped:
+        raise Stopped(f"stopped while evaluating step {step}; the same command does that again") from None
+    writer.write(step, {SCORE: result["miou"]})
+    writer.say(summary(result))
+    if writer.active:
+        write_evaluation(result, step, workdir / "evaluation.json")
 
-    Raises:
-      UserError: as `train`.
-    """
-    evaluation = workdir / "evaluation.json"
-    if evaluation.exists():
-        claim_workdir(workdir, config)
-        if json.loads(evaluation.read_text())["step"] >= config.train.steps:
-            return True
-    return int(train(config, workdir).step) >= config.train.steps
 
-
-def run_steps(
-    config: ml_collections.ConfigDict,
-    networks: Networks,
-    state: TrainState,
-    mesh: Mesh,
-    manager: Any,
-    writer: Writer,
-    score: Callable[..., dict[str, Any]],
-    stopped: Callable[[], bool],
-) -> TrainState:
-    """Steps from `state.step` to `config.train.steps`, or until `stopped`, and leaves a checkpoint of the last."""
-    step_fn = jit_step(config, networks, mesh)
-    c, step = config.train, int(state.step)
+def run_steps(config: ml_collections.ConfigDict, state: TrainState, mesh: Mesh, tools: Tools) -> TrainState:
+    """Steps from `state.step` to `config.train.steps`, or until `tools.stopping`; leaves a checkpoint of the last."""
+    c, start, clock = config.train, int(state.step), time.perf_counter()
+    step = start
     images = c.batch_size * len(METHODS[config.method].DOMAINS)
     pending: list[dict[str, jax.Array]] = []  # metrics not fetched yet, so that steps need not wait for the host
-    clock = time.perf_counter()
-    for batch in prefetch_to_mesh(training_batches(config, step), mesh):
-        stopping = stopped() or manager.reached_preemption(step)
-        if stopping or step >= c.steps:
-            break
-        state, metrics = step_fn(state, batch)
-        step += 1
-        pending.append(metrics)
-        evaluating, saving = step % c.eval_every == 0 and step < c.steps, step % c.checkpoint_every == 0
-        if step % c.log_every == 0 or evaluating or saving:
-            flush(pending, step, writer, images, clock)
-            if evaluating:
-                writer.write(step, {"eval/miou": score(state, limit=config.eval.limit)["miou"]})
-            if saving:
-                checkpoint.save(manager, step, state)
-            clock = time.perf_counter()
-    flush(pending, step, writer, images, clock)
-    checkpoint.save(manager, step, state)
+    ahead: deque[jax.Array] = deque()
+    try:
+        make_up(config, state, tools)
+        clock = time.perf_counter()
+        for batch in prefetch_to_mesh(training_batches(config, step), mesh):
+            if step >= c.steps or tools.stopping(step):
+                break
+            state, metrics = tools.step(state, batch)
+            step += 1
+            pending.append(metrics)
+            wait(ahead, metrics["loss"])
+            evaluating, saving = step % c.eval_every == 0 and step < c.steps, step % c.checkpoint_every == 0
+            if step % c.log_every == 0 or evaluating or saving:
+                flush(pending, step, tools.writer, images, clock)
+                if saving:
+                    tools.save(step, state)
+                if evaluating:
+                    log_score(config, step, state, tools)
+                clock = time.perf_counter()
+        flush(pending, step, tools.writer, images, clock)
+    except Stopped:  # while compiling or evaluating: the state is that of the last step
+        flush(pending, step, tools.writer, images, clock)
+    if step > start:
+        tools.save(step, state)
     return state
+
+
+def wait(ahead: deque[jax.Array], newest: jax.Array) -> None:
+    """Notes that `newest` is being computed, and waits until fewer than `IN_FLIGHT` of those in `ahead` are."""
+    ahead.append(newest)
+    while len(ahead) >= IN_FLIGHT:
+        ahead.popleft().block_until_ready()
+
+
+def make_up(config: ml_collections.ConfigDict, state: TrainState, tools: Tools) -> None:
+    """The evaluation of the step that a run resumes from, where it was due and the run ended before it was done."""
+    step = int(state.step)
+    due = step > 0 and step % config.train.eval_every == 0 and step not in tools.writer.evaluated
+    if bool(multihost_utils.broadcast_one_to_all(np.asarray(due))):  # process 0 knows the log
+        log_score(config, step, state, tools)
+
+
+def log_score(config: ml_collections.ConfigDict, step: int, state: TrainState, tools: Tools) -> None:
+    tools.writer.write(step, {SCORE: tools.score(state, limit=config.eval.limit)["miou"]})
 
 
 def flush(pending: list[dict[str, jax.Array]], step: int, writer: Writer, images: int, clock: float) -> None:
@@ -166,6 +212,16 @@ def initial_state(config: ml_collections.ConfigDict, networks: Networks, mesh: M
     return load_pretrained(state, config.model.pretrained, config.model) if config.model.pretrained else state
 
 
+def state_to_start_from(
+    config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh, resuming: bool
+) -> TrainState:
+    """`initial_state`, or its shapes and placement if a checkpoint fills it: no weights are made or read then."""
+    if not resuming:
+        return initial_state(config, networks, mesh)
+    shapes = jax.eval_shape(partial(create_state, config, networks))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), shapes)
+
+
 def training_batches(config: ml_collections.ConfigDict, start: int) -> Iterator[dict[str, np.ndarray]]:
     """This process's part of every global batch from step `start` on, by "<domain>_<what>"."""
     streams = {
@@ -186,40 +242,12 @@ def training_batches(config: ml_collections.ConfigDict, start: int) -> Iterator[
         yield {f"{domain}_{k}": v for domain, stream in streams.items() for k, v in next(stream).items()}
 
 
-def check_run(config: ml_collections.ConfigDict, mesh: Mesh) -> None:
-    """Raises UserError for what cannot work, before anything is written."""
+def check_run(config: ml_collections.ConfigDict, mesh: Mesh) -> dict[str, Any]:
+    """Raises UserError for what cannot work, before anything is written; returns `runs.describe`."""
     check_config(config)
+    check_x64(config.model)
+    local(config.data.dir, "--config.data.dir")
     check_batch_size(config.train.batch_size, mesh, "train.batch_size")
     check_batch_size(config.eval.batch_size, mesh, "eval.batch_size")
     check_classes(config, (*METHODS[config.method].DOMAINS, "eval"))
-
-
-@contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Turns SIGTERM and Ctrl-C into a flag. With several processes Orbax agrees on preemption instead."""
-    caught: list[int] = []
-    if jax.process_count() > 1:
-        yield lambda: False
-        return
-    previous = {s: signal.signal(s, lambda number, _: caught.append(number)) for s in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield lambda: bool(caught)
-    finally:
-        for s, handler in previous.items():
-            signal.signal(s, handler)
-
-
-def write_run(workdir: Path, state: TrainState, train_seconds: float, wall_seconds: float) -> None:
-    """run.json: times of this process, versions, devices and sizes."""
-
-    def size(tree: Any) -> int:
-        return sum(x.size for x in jax.tree.leaves(tree))
-
-    run = {
-        "wall_s": round(wall_seconds, 1),
-        "train_s": round(train_seconds, 1),
-        "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
-        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "parameters": {"segmenter": size(state.params), "discriminators": size(state.discriminator_params)},
-    }
-    (workdir / "run.json").write_text(json.dumps(run, indent=1) + "\n")
+    return runs.describe(config)

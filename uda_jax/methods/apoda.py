@@ -19,7 +19,7 @@ from uda_jax.methods.adaptsegnet import adversarial_loss, domain_game, softmax_o
 from uda_jax.methods.attack import Term, perturb
 from uda_jax.methods.source_only import supervised_loss
 from uda_jax.models.deeplab_v2 import Outputs
-from uda_jax.models.layers import resize_align_corners
+from uda_jax.models.layers import at_least_float32, resize_align_corners
 
 DOMAINS = ("source", "target")
 TRUTH = {"source": SOURCE, "target": TARGET}
@@ -138,7 +138,7 @@ def perturbed_loss(
     discriminator sees have the size of the image, as in the rest of the game.
     """
     networks = networks.full_precision()
-    clean = {d: _full(outputs[d].features) for d in DOMAINS}
+    clean = {d: at_least_float32(outputs[d].features) for d in DOMAINS}
     sizes = {d: (outputs[d].main.shape[1], outputs[d].main.shape[2]) for d in DOMAINS}
     frozen = jax.lax.stop_gradient((params, discriminator_params))
     moved: dict[str, jax.Array] = {}
@@ -257,7 +257,3 @@ def _logits(params: Any, features: jax.Array, size: tuple[int, int], networks: A
 
 def _rms(x: jax.Array, axes: tuple[int, ...] | None) -> jax.Array:
     return jnp.sqrt(jnp.square(x).mean(axes, keepdims=axes is not None))
-
-
-def _full(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

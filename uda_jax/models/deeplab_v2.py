@@ -16,7 +16,7 @@ class Outputs(NamedTuple):
     """What the segmenter says of a batch.
 
     Attributes:
-      main: logits, float32 or float64 [B, H, W, classes], at the size of the image.
+      main: logits, float32 or float64 [B, H, W, classes], at the size of the image unless another was asked for.
       aux: the auxiliary head's logits, the same shape; None with one level.
       features: the map that feeds the main head, compute dtype [B, ~H/8, ~W/8, C].
     """
@@ -103,8 +103,9 @@ class DeepLabV2(nn.Module):
         if self.two_levels:
             self.aux_head = head()
 
-    def __call__(self, images: jax.Array, train: bool) -> Outputs:
-        size = images.shape[1], images.shape[2]
+    def __call__(self, images: jax.Array, train: bool, size: tuple[int, int] | None = None) -> Outputs:
+        """`size` = (height, width) of the logits, by default that of the images; they are resized once."""
+        size = size or (images.shape[1], images.shape[2])
         lower, features = self.backbone(self.preprocess(images), train)
         aux = resize_align_corners(self.aux_head(lower), size) if self.two_levels else None
         return Outputs(resize_align_corners(self.classify(features), size), aux, features)

@@ -10,6 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 Dtype = Any
+# Of products; None is JAX's default. Given explicitly to what has a gradient of its own: that is traced where the
+# surrounding `jax.default_matmul_precision` has ended.
+Precision = str | None
 Initializer = Callable[..., jax.Array]
 
 
@@ -23,27 +26,39 @@ def uniform_fan_in(fan_in: int) -> Initializer:
     return init
 
 
-@jax.custom_vjp
-def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """x in float32, or in its own dtype if that is finer; sums of bfloat16 numbers lose most of their digits."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def pointwise(x: jax.Array, kernel: jax.Array, precision: Precision = None) -> jax.Array:
     """x @ kernel, [B, H, W, I] and [I, O] -> [B, H, W, O]; its own gradient takes a fifth off a whole step on CPU."""
-    return x @ kernel
+    return jnp.matmul(x, kernel, precision=precision)
 
 
-def _pointwise_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return x @ kernel, (x, kernel)
+def _pointwise_forward(
+    x: jax.Array, kernel: jax.Array, precision: Precision
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return pointwise(x, kernel, precision), (x, kernel)
 
 
-def _pointwise_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _pointwise_backward(
+    precision: Precision, saved: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     # The kernel's is x^T g. Automatic differentiation writes (g^T x)^T, for which XLA:CPU transposes g element by
     # element, and computes what g comes from anew for each.
     x, kernel = saved
-    return g @ kernel.T, x.reshape(-1, x.shape[-1]).T @ g.reshape(-1, g.shape[-1])
+    product = partial(jnp.matmul, precision=precision)
+    return product(g, kernel.T), product(x.reshape(-1, x.shape[-1]).T, g.reshape(-1, g.shape[-1]))
 
 
 pointwise.defvjp(_pointwise_forward, _pointwise_backward)
 
 
-def convolution(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: int) -> jax.Array:
+def convolution(
+    x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: int, precision: Precision = None
+) -> jax.Array:
     """[B, H, W, I] and [k, k, I, O] -> [B, H', W', O], zero-padded on all four sides."""
     return jax.lax.conv_general_dilated(
         x,
@@ -52,46 +67,57 @@ def convolution(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, pad
         padding=((padding, padding), (padding, padding)),
         rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=precision,
     )
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def cell_convolution(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def cell_convolution(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: int, precision: Precision = None
+) -> jax.Array:
     """`convolution` by a kernel whose side the stride divides, with a gradient that CPUs compute as matrix products.
 
     XLA:CPU has none that is fast in loops and branches, where APODA attacks the discriminator: its step took twice as
     long. On TPU the plain gradient is the faster one.
     """
-    return convolution(x, kernel, stride, 1, padding)
+    return convolution(x, kernel, stride, 1, padding, precision)
 
 
 def _cell_convolution_forward(
-    x: jax.Array, kernel: jax.Array, stride: int, padding: int
+    x: jax.Array, kernel: jax.Array, stride: int, padding: int, precision: Precision
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return convolution(x, kernel, stride, 1, padding), (x, kernel)
+    return convolution(x, kernel, stride, 1, padding, precision), (x, kernel)
 
 
 def _cell_convolution_backward(
-    stride: int, padding: int, saved: tuple[jax.Array, jax.Array], g: jax.Array
+    stride: int, padding: int, precision: Precision, saved: tuple[jax.Array, jax.Array], g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
 
+    def forward(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return convolution(x, kernel, stride, 1, padding, precision)
+
     def plain(g: jax.Array, kernel: jax.Array) -> jax.Array:
-        return jax.vjp(lambda x: convolution(x, kernel, stride, 1, padding), x)[1](g)[0]
+        return jax.vjp(lambda x: forward(x, kernel), x)[1](g)[0]
 
-    products = partial(_image_gradient, stride=stride, padding=padding, size=(x.shape[1], x.shape[2]))
+    products = partial(
+        _image_gradient, stride=stride, padding=padding, size=(x.shape[1], x.shape[2]), precision=precision
+    )
     image_gradient = jax.lax.platform_dependent(g, kernel, cpu=products, default=plain)
-    return image_gradient, jax.vjp(lambda kernel: convolution(x, kernel, stride, 1, padding), kernel)[1](g)[0]
+    return image_gradient, jax.vjp(lambda kernel: forward(x, kernel), kernel)[1](g)[0]
 
 
-def _image_gradient(g: jax.Array, kernel: jax.Array, stride: int, padding: int, size: tuple[int, int]) -> jax.Array:
+def _image_gradient(
+    g: jax.Array, kernel: jax.Array, stride: int, padding: int, size: tuple[int, int], precision: Precision
+) -> jax.Array:
     """Every output moves k / stride cells of stride x stride pixels a side: a product for each, shifted and added."""
     s, n = stride, kernel.shape[0] // stride
     weights = kernel.reshape(n, s, n, s, *kernel.shape[2:]).transpose(0, 2, 5, 1, 3, 4).reshape(n, n, g.shape[-1], -1)
     cells = jnp.zeros((), g.dtype)
     for i in range(n):
         for j in range(n):
-            cells = cells + jnp.pad(g @ weights[i, j], ((0, 0), (i, n - 1 - i), (j, n - 1 - j), (0, 0)))
+            cell = jnp.matmul(g, weights[i, j], precision=precision)
+            cells = cells + jnp.pad(cell, ((0, 0), (i, n - 1 - i), (j, n - 1 - j), (0, 0)))
     batch, height, width, _ = cells.shape
     image = cells.reshape(batch, height, width, s, s, -1).transpose(0, 1, 3, 2, 4, 5)
     image = image.reshape(batch, height * s, width * s, -1)
@@ -108,7 +134,7 @@ class Conv(nn.Module):
     Attributes:
       features: O.
       kernel: side of the square kernel.
-      stride, dilation, padding: as in PyTorch; padding None keeps the size at stride 1.
+      stride, dilation, padding: as in PyTorch; padding None keeps the size at stride 1. A 1x1 kernel takes none.
       kernel_init: None means PyTorch's default U(+-1/sqrt(fan_in)).
       dtype: compute dtype; parameters are kept in param_dtype.
     """
@@ -126,21 +152,25 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         k, s, d = self.kernel, self.stride, self.dilation
+        if k == 1 and self.padding:
+            raise ValueError(f"a 1x1 convolution with padding={self.padding}: it is computed as a product, without any")
         shape = (k, k, x.shape[-1], self.features)
         fan_in = k * k * x.shape[-1]
         init = self.kernel_init or uniform_fan_in(fan_in)
         kernel = self.param("kernel", init, shape, self.param_dtype).astype(self.dtype)
         x = x.astype(self.dtype)
+        precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
         if k == 1:
             # A matrix product is several times faster than a 1x1 convolution on CPU, and the same elsewhere.
-            x = pointwise(x[:, ::s, ::s], kernel[0, 0])
+            x = pointwise(x[:, ::s, ::s], kernel[0, 0], precision)
         else:
             p = d * (k // 2) if self.padding is None else self.padding
             in_cells = s > 1 and k % s == 0 and d == 1
-            x = cell_convolution(x, kernel, s, p) if in_cells else convolution(x, kernel, s, d, p)
+            x = cell_convolution(x, kernel, s, p, precision) if in_cells else convolution(x, kernel, s, d, p)
         if self.use_bias:
             bias = self.param("bias", uniform_fan_in(fan_in), (self.features,), self.param_dtype)
-            x = x + bias.astype(self.dtype)
+            # In float32, as its gradient is a sum over all pixels.
+            x = (at_least_float32(x) + at_least_float32(bias)).astype(self.dtype)
         return x
 
 
@@ -149,8 +179,9 @@ class BatchNorm(nn.Module):
 
     In training, mode "batch" normalises with the batch's own (biased) variance and moves the running statistics
     by `momentum` towards the batch's mean and *unbiased* variance n/(n-1); Flax's own layer keeps the biased one.
-    Mode "frozen" always uses the running statistics. Statistics are computed in float32 or better. With the batch
-    sharded over devices the statistics are those of the whole global batch.
+    Mode "frozen" always uses the running statistics. Statistics, scale and shift are computed in float32 or better and
+    the result is rounded once, to the dtype of x. With the batch sharded over devices the statistics are those of the
+    whole global batch.
 
     Attributes:
       mode: "batch" or "frozen".
@@ -173,8 +204,10 @@ class BatchNorm(nn.Module):
             scale, bias = jax.lax.stop_gradient((scale, bias))
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, c, self.param_dtype)
         running_var = self.variable("batch_stats", "var", jnp.ones, c, self.param_dtype)
+        full = at_least_float32(x)  # once, so that the gradient is rounded once
         if train and self.mode == "batch":
-            mean, var = _moments(x)
+            mean = full.mean((0, 1, 2))
+            var = jnp.square(full - mean).mean((0, 1, 2))
             if not self.is_initializing():
                 n = x.size // x.shape[-1]
                 m = self.momentum
@@ -183,14 +216,7 @@ class BatchNorm(nn.Module):
         else:
             mean, var = running_mean.value, running_var.value
         gain = scale * jax.lax.rsqrt(var + self.epsilon)
-        return x * gain.astype(x.dtype) + (bias - mean * gain).astype(x.dtype)
-
-
-def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and biased variance over all axes but the last, in float32 or better."""
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    mean = x.mean((0, 1, 2))
-    return mean, jnp.square(x - mean).mean((0, 1, 2))
+        return (full * gain + (bias - mean * gain)).astype(x.dtype)
 
 
 def max_pool_ceil(x: jax.Array, kernel: int = 3, stride: int = 2, padding: int = 1) -> jax.Array:

@@ -1,0 +1,127 @@
+"""A workdir: whose run it is and how far that has come.
+
+    checkpoints/      the state; beside it the classes and the number of records of the data, versions, and the clock
+    config.json       the settings
+    metrics.jsonl, tensorboard/, samples/
+    evaluation.json   the last evaluation of the whole split
+    run.json          once that is there: times, versions, devices and sizes
+
+The first checkpoint claims a workdir; what a run leaves that ends before it is overwritten by the next one, whatever
+its config. Process 0 alone writes, and everything but the logs whole.
+"""
+
+import importlib.metadata
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+
+from uda_jax import checkpoint
+from uda_jax.config import differences
+from uda_jax.data import pipeline
+from uda_jax.errors import UserError
+from uda_jax.evaluate import class_names
+from uda_jax.files import to_json, write_whole
+from uda_jax.methods import METHODS
+
+VERSIONED = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
+
+
+def describe(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What a run depends on besides its config: {"classes": names, "records": {stream: count}, "versions": {...}}."""
+    streams = {name: config.data[name] for name in METHODS[config.method].DOMAINS}
+    return {
+        "classes": class_names(config),
+        "records": {
+            name: pipeline.describe(config.data.dir, stream.dataset, stream.split)["count"]
+            for name, stream in streams.items()
+        },
+        "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
+    }
+
+
+def check_owner(workdir: Path, config: ml_collections.ConfigDict, found: dict[str, Any]) -> dict[str, Any]:
+    """Checks that a workdir is free, or this very run's; returns what its newest checkpoint says of it, {} if free.
+
+    Args:
+      found: from `describe`.
+    Raises:
+      UserError: it is a run's with another config, or on other data; names what differs.
+    """
+    steps = checkpoint.steps(workdir)
+    if not steps:
+        return {}
+    path = workdir / "config.json"
+    if path.exists():
+        try:
+            differing = differences(json.loads(path.read_text(encoding="utf-8")), config)
+        except ValueError as e:
+            raise UserError(f"{path} is not valid JSON ({e}); restore it or use another --workdir") from e
+        if differing:
+            raise UserError(
+                f"{workdir} belongs to a run with another config:\n{differing}\n"
+                "Use another --workdir, or the same settings to resume that run."
+            )
+    about = checkpoint.read_about(workdir, steps[-1])
+    for name, count in about.get("records", {}).items():
+        if found["records"].get(name, count) != count:
+            raise UserError(
+                f"{workdir} was trained on {count} images of {config.data[name].dataset} (config.data.{name}); now "
+                f"{config.data.dir} has {found['records'][name]}: restore the data, or use another --workdir."
+            )
+    return about
+
+
+def claim(workdir: Path, config: ml_collections.ConfigDict) -> None:
+    """Writes config.json, to be called before a checkpoint is; only the first one's counts."""
+    path = workdir / "config.json"
+    if jax.process_index() == 0 and not (path.exists() and checkpoint.steps(workdir)):
+        write_whole(path, to_json(config.to_dict(), indent=2) + "\n")
+
+
+def finished(workdir: Path, steps: int) -> dict[str, Any] | None:
+    """The evaluation of a run that was trained for `steps` or longer and scored; None if that is still to be done."""
+    done = checkpoint.steps(workdir)
+    try:
+        evaluation = json.loads((workdir / "evaluation.json").read_text(encoding="utf-8"))
+        return evaluation if done and steps <= done[-1] <= evaluation["step"] else None
+    except (OSError, ValueError, KeyError, TypeError):  # none yet, or a damaged one: it is made again
+        return None
+
+
+def clock(before: dict[str, Any], started: float, trained: bool = True) -> dict[str, float]:
+    """{"wall_s", "train_s"}: seconds of this run, by all its processes.
+
+    Args:
+      before: what the checkpoint that this process goes on from says.
+      started: when it began, or its training ended, from time.perf_counter().
+      trained: whether it has trained since.
+    """
+    since = time.perf_counter() - started
+    return {
+        "wall_s": before.get("wall_s", 0.0) + since,
+        "train_s": before.get("train_s", 0.0) + (since if trained else 0.0),
+    }
+
+
+def write_run(workdir: Path, about: dict[str, Any], state: Any) -> None:
+    """run.json of a run that is done.
+
+    Args:
+      about: what its last checkpoint says, with "wall_s" and "train_s" of all its processes.
+    """
+
+    def size(tree: Any) -> int:
+        return sum(x.size for x in jax.tree.leaves(tree))
+
+    run = {
+        "wall_s": round(about["wall_s"], 1),
+        "train_s": round(about["train_s"], 1),
+        "versions": about["versions"],
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "parameters": {"segmenter": size(state.params), "discriminators": size(state.discriminator_params)},
+    }
+    write_whole(workdir / "run.json", to_json(run, indent=1) + "\n")
