@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import importlib
 import io
 import os
@@ -26,6 +25,7 @@ from data_prep.raw import RawSet
 from uda_jax.data import labels, statistics
 from uda_jax.data.statistics import Statistics
 from uda_jax.errors import UserError
+from uda_jax.files import alone
 from uda_jax.paths import read_text, records_dir
 
 SCRATCH = ".building-"
@@ -259,7 +259,7 @@ def write(
         if target.exists() and not overwrite:
             raise UserError(f"{target} exists. Give --overwrite to replace it, or choose another --name or --out.")
         _make_directory(target.parent)
-        with alone(target.parent), tempfile.TemporaryDirectory(prefix=SCRATCH, dir=target.parent) as scratch:
+        with alone(target.parent, "building") as locked, _scratch(target.parent, locked) as scratch:
             builder = make(scratch)
             tfds.disable_progress_bar()  # the builder has a bar of its own
             with contextlib.redirect_stdout(io.StringIO()):  # it would praise the scratch directory
@@ -324,26 +324,9 @@ def _of_disk(error: BaseException) -> OSError | None:
 
 
 @contextlib.contextmanager
-def alone(directory: Path) -> Iterator[None]:
-    """Holds a lock on a directory, which ends with the process, and removes what killed builds left in it.
-
-    Where the file system has no locks (some of Lustre and NFS), a warning says so, and nothing is removed.
-    """
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is building in {directory}: wait for it, or stop it") from None
-        except OSError as error:
-            print(
-                f"warning: {directory} cannot be locked ({error.strerror}), so two builds of this set at once are not "
-                f"kept apart, and what killed builds left there ({SCRATCH}*) is not removed",
-                file=sys.stderr,
-            )
-        else:
-            for left in directory.glob(f"{SCRATCH}*"):
-                shutil.rmtree(left, ignore_errors=True)
-        yield
-    finally:
-        os.close(handle)
+def _scratch(directory: Path, locked: bool) -> Iterator[str]:
+    """A directory to build in, removed at the end; what killed builds left is removed first, if nobody else builds."""
+    for left in directory.glob(f"{SCRATCH}*") if locked else ():
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=directory) as scratch:
+        yield scratch
