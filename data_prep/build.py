@@ -14,18 +14,22 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from absl import logging
 
+from data_prep.files import is_folder
 from data_prep.raw import RAW_SETS
 from uda_jax import cli
 from uda_jax.errors import UserError
+from uda_jax.paths import answering, local, records_dir
 
+Directories = tuple[Path, Path | None, Path | None]  # images, labels, and the one given where both were found in it
+MAX_SPLIT = 150  # bytes; the names of its files are longer
 # What each kind of dataset understands besides --dataset, --out, --size and --workers.
 OPTIONS = {
-    "streets": ("train_images", "val_images"),
+    "streets": ("train_images", "val_images", "overwrite"),
     "folders": ("name", "split", "label_map", "encoding", "overwrite"),
     "published": ("raw", "split", "encoding", "overwrite", "beam"),
 }
@@ -37,15 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
     logging.set_verbosity(logging.ERROR)  # TFDS warns of every configuration that is not built in
 
+    @answering()
     def command() -> None:
         for dataset in _build(args):
-            print(summary(args.out, dataset))
+            print(cli.printable(summary(args.out, dataset)))
 
-    try:
-        return cli.answered(command)
-    except KeyboardInterrupt:
-        print("interrupted: nothing was kept; the same command starts again", file=sys.stderr)
-        return 130
+    return cli.answered(command, "interrupted: nothing was kept; the same command starts again")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         help="stored size, or 'full' for images as they are (default: streets 256x128, folders full, else published)",
     )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    parser.add_argument("--overwrite", action="store_true", default=None, help="replace the dataset of this name")
     streets = parser.add_argument_group("streets")
     streets.add_argument("--train_images", type=int)
     streets.add_argument("--val_images", type=int)
@@ -77,7 +79,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     files.add_argument("--label_map", metavar="FILE", help="folders: YAML of what label files hold, or cityscapes, ...")
     files.add_argument("--encoding", choices=["png", "jpeg"], help="of resized images: png (default) or jpeg, smaller")
-    files.add_argument("--overwrite", action="store_true", default=None, help="replace a dataset of this name")
     files.add_argument("--beam", metavar="OPTIONS", help="published sets: build with Apache Beam and these options")
     return parser
 
@@ -93,6 +94,7 @@ def _build(args: argparse.Namespace) -> list[str]:
         )
     if args.workers < 1:
         raise UserError(f"--workers={args.workers} must be at least 1")
+    records_dir(args.out, "--out")
     size = None if args.size in (None, "full") else parse_size(args.size)
     return {"streets": _streets, "folders": _folders, "published": _published}[kind](args, size)
 
@@ -100,9 +102,9 @@ def _build(args: argparse.Namespace) -> list[str]:
 def _streets(args: argparse.Namespace, size: tuple[int, int] | None) -> list[str]:
     from data_prep import streets
 
-    counts = {"train_images": args.train_images, "val_images": args.val_images}
-    given = {option: count for option, count in counts.items() if count is not None}
-    streets.build(args.out, size=size or (128, 256), workers=args.workers, **given)
+    if args.size == "full":
+        raise UserError("--size=full: street scenes are drawn at any size; expected WIDTHxHEIGHT, such as 256x128")
+    streets.build(args.out, size, args.train_images, args.val_images, args.workers, bool(args.overwrite))
     return ["streets/rendered", "streets/camera"]
 
 
@@ -126,17 +128,23 @@ def _folders(args: argparse.Namespace, size: tuple[int, int] | None) -> list[str
 
 def _published(args: argparse.Namespace, size: tuple[int, int] | None) -> list[str]:
     raw = RAW_SETS[args.dataset]
-    if not args.raw or not Path(args.raw).is_dir():
-        raise UserError(f"--raw={args.raw}: expected the directory where {raw.name} is unpacked; see docs/data.md")
-    found = raw.find(Path(args.raw))
+    root, lists = raw_root(args.raw, raw.name), parse_lists(args.split)
+    found = raw.find(root)
     from data_prep import builders
 
-    if args.split:
-        found = builders.choose(found, parse_lists(args.split))
+    if lists:
+        found = builders.choose(found, lists)
     size = raw.default_size if args.size is None else size
     plan = builders.raw_plan(raw, found, size, args.encoding or "png", args.workers)
     builders.build_raw(args.out, plan, raw.name, bool(args.overwrite), args.beam)
     return [raw.name]
+
+
+def raw_root(text: str | None, name: str) -> Path:
+    """The directory that --raw names."""
+    if not text or not is_folder(local(text, "--raw")):
+        raise UserError(f"--raw={text}: expected the directory where {name} is unpacked; see docs/data.md")
+    return Path(text)
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -149,30 +157,48 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def parse_lists(texts: Sequence[str]) -> dict[str, Path]:
     """Split -> file of ids from "SPLIT=FILE"."""
-    pairs = [text.partition("=") for text in texts]
-    for (split, _, file), text in zip(pairs, texts, strict=True):
-        if not re.fullmatch(r"\w+", split) or not file:
-            raise UserError(f"--split {text}: expected SPLIT=FILE, a text file of ids, such as train=train.txt")
-    return {split: Path(file) for split, _, file in pairs}
-
-
-def parse_splits(texts: Sequence[str]) -> dict[str, tuple[Path, Path | None]]:
-    """Split -> (images directory, labels directory or None) from "SPLIT=DIR" or "SPLIT=IMAGES[,LABELS]"."""
-    splits: dict[str, tuple[Path, Path | None]] = {}
+    lists: dict[str, Path] = {}
     for text in texts:
-        match = re.fullmatch(r"(\w+)=([^,]+)(?:,([^,]+))?", text)
+        split, equals, file = text.partition("=")
+        if not equals or not file:
+            raise UserError(f"--split {text}: expected SPLIT=FILE, a text file of ids, such as train=train.txt")
+        lists[_new_split(split, lists)] = local(file, f"--split {split}")
+    return lists
+
+
+def parse_splits(texts: Sequence[str]) -> dict[str, Directories]:
+    """Split -> its directories from "SPLIT=DIR" or "SPLIT=IMAGES[,LABELS]"."""
+    splits: dict[str, Directories] = {}
+    for text in texts:
+        match = re.fullmatch(r"([^=]*)=([^,]+)(?:,([^,]+))?", text, re.DOTALL)
         if match is None:
             raise UserError(f"--split {text}: expected SPLIT=DIR or SPLIT=IMAGES,LABELS, such as train=photos")
-        if match[1] in splits:
-            raise UserError(f"--split {match[1]} is given twice; put the images of a split into one directory")
-        images, label_maps = Path(match[2]), Path(match[3]) if match[3] else None
-        if label_maps is None and (images / "images").is_dir():
-            label_maps = images / "labels" if (images / "labels").is_dir() else None
-            images = images / "images"
-        splits[match[1]] = images, label_maps
+        split, flag = _new_split(match[1], splits), f"--split {match[1]}"
+        given = local(match[2], flag)
+        if match[3]:
+            splits[split] = given, local(match[3], flag), None
+        elif is_folder(given / "images"):
+            label_maps = given / "labels" if is_folder(given / "labels") else None
+            splits[split] = given / "images", label_maps, given
+        else:
+            splits[split] = given, None, None
     if not splits:
         raise UserError("folders need at least one --split SPLIT=DIR, such as --split train=photos")
     return splits
+
+
+def _new_split(name: str, known: Collection[str]) -> str:
+    """A name that TFDS can store and find again; raises UserError for any other, and for one that is `known`."""
+    if not re.fullmatch(r"\w+", name) or not re.search(r"[^\W_]", name) or name.lower() == "all":
+        raise UserError(
+            f"--split {name}=...: a split is named with letters, digits and '_', with one letter or digit at least, "
+            "and not 'all', which stands for all splits together; such as train"
+        )
+    if len(name.encode()) > MAX_SPLIT:
+        raise UserError(f"--split {name}=...: the name is longer than {MAX_SPLIT} bytes, too long for file names")
+    if name in known:
+        raise UserError(f"--split {name} is given twice; put what belongs to a split into one directory or list")
+    return name
 
 
 def summary(data_dir: str, dataset: str) -> str:

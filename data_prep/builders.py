@@ -2,13 +2,13 @@
 
 import contextlib
 import errno
-import fcntl
 import importlib
 import io
 import os
 import shutil
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,13 +18,19 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from data_prep import features
+from data_prep.files import Scene
+from data_prep.left_out import first
 from data_prep.prepare import Recipe, in_parallel, prepare
-from data_prep.raw import RawSet, Scene, first
+from data_prep.raw import RawSet
 from uda_jax.data import labels, statistics
 from uda_jax.data.statistics import Statistics
 from uda_jax.errors import UserError
+from uda_jax.files import alone
+from uda_jax.paths import read_text, records_dir
 
 SCRATCH = ".building-"
+# What a disk, or the permissions on it, may answer while a set is written.
+REFUSALS = (errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EIO, errno.ENOENT)
 
 
 class Plan(NamedTuple):
@@ -180,20 +186,21 @@ def read_raw_label(raw: RawSet, path: Path) -> Any:
 
 
 def choose(scenes: Mapping[str, list[Scene]], lists: Mapping[str, Path]) -> dict[str, list[Scene]]:
-    """New splits from text files that list ids, one a line.
+    """New splits from text files that list ids, one a line, in any Unicode form.
 
     Raises:
-      UserError: a list is missing or empty, or names an id that is not among the scenes.
+      UserError: a list is missing, empty or no text, or names an id that is not among the scenes.
     """
     known = {scene[0]: scene for found in scenes.values() for scene in found}
     chosen = {}
     for split, path in lists.items():
         if not path.is_file():
             raise UserError(f"--split {split}={path}: no such file; expected a text file of ids, one a line")
-        names = path.read_text(encoding="utf-8").split("\n")
-        names = [name.strip() for name in names if name.strip()]
+        names = [unicodedata.normalize("NFC", line.strip()) for line in read_text(path).split("\n") if line.strip()]
+        if not names:
+            raise UserError(f"{path} lists nothing; expected ids, one a line")
         missing = [name for name in names if name not in known]
-        if missing or not names:
+        if missing:
             examples = ", ".join(list(known)[:3])
             raise UserError(
                 f"{path}: {len(missing)} of {len(names)} ids are not in the data set; ids look like {examples}\n"
@@ -231,6 +238,7 @@ def write(
     target: Path,
     overwrite: bool = False,
     beam_options: Any = None,
+    num_shards: int | None = None,
 ) -> Path:
     """Builds into a scratch directory beside `target` and renames it when it is complete.
 
@@ -241,48 +249,84 @@ def write(
       target: `<data_dir>/<dataset>/<version>`.
       overwrite: replace what is there.
       beam_options: Apache Beam's PipelineOptions, to build with Beam.
+      num_shards: files a split; None leaves it to TFDS.
     Raises:
-      UserError: the set exists and `overwrite` is false, or another process builds it right now.
+      UserError: the set exists and `overwrite` is false, another process builds it right now, or the disk refuses.
     """
-    if target.exists() and not overwrite:
-        raise UserError(f"{target} exists. Give --overwrite to replace it, or choose another --name or --out.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    how = tfds.download.DownloadConfig(try_download_gcs=False, beam_options=beam_options)
-    with alone(target.parent), tempfile.TemporaryDirectory(prefix=SCRATCH, dir=target.parent) as scratch:
-        builder = make(scratch)
-        tfds.disable_progress_bar()  # the builder has a bar of its own
-        with contextlib.redirect_stdout(io.StringIO()):  # it would praise the scratch directory
-            _generate(builder, how)
-        if target.exists():
-            target.rename(Path(scratch) / "old")
-        Path(builder.data_dir).rename(target)
+    records_dir(target, "--out")
+    how = tfds.download.DownloadConfig(try_download_gcs=False, beam_options=beam_options, num_shards=num_shards)
+    try:
+        if target.exists() and not overwrite:
+            raise UserError(f"{target} exists. Give --overwrite to replace it, or choose another --name or --out.")
+        _make_directory(target.parent)
+        with alone(target.parent, "building") as locked, _scratch(target.parent, locked) as scratch:
+            builder = make(scratch)
+            tfds.disable_progress_bar()  # the builder has a bar of its own
+            with contextlib.redirect_stdout(io.StringIO()):  # it would praise the scratch directory
+                _generate(builder, how)
+            if target.exists():
+                target.rename(Path(scratch) / "old")
+            Path(builder.data_dir).rename(target)
+    except OSError as error:
+        raise UserError(_refusal(error, target)) from error
     return target
 
 
+def _refusal(error: OSError, target: Path) -> str:
+    """What the disk said, of the place to write to or of a file to read."""
+    place = Path(error.filename or target)
+    ours = place in target.parents or place.is_relative_to(target.parent)
+    verb, advice = ("written", " Choose another --out.") if ours else ("read", "")
+    return f"{place} cannot be {verb}: {error.strerror or error}. Nothing was kept.{advice}"
+
+
+def _make_directory(path: Path) -> None:
+    """Makes a directory and those above it, or none of them."""
+    new = [one for one in (path, *path.parents) if not os.path.lexists(one)]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        for one in new:
+            with contextlib.suppress(OSError):
+                one.rmdir()
+        raise
+
+
 def _generate(builder: tfds.core.DatasetBuilder, how: tfds.download.DownloadConfig) -> None:
-    """Writes the records; raises UserError where the disk is full, however that was put."""
+    """Writes the records.
+
+    Raises:
+      UserError: the disk is full, however that was put.
+      OSError: a file cannot be read or written.
+    """
     try:
         builder.download_and_prepare(download_config=how, file_format="tfrecord")
     except Exception as error:  # TFDS wraps Python's and TensorFlow's errors in several of its own
-        if os.strerror(errno.ENOSPC) not in str(error):
+        if os.strerror(errno.ENOSPC) in str(error):
+            raise UserError(
+                f"no space left for {builder.data_dir}; nothing was kept. Free some (while a set is written it takes "
+                "about twice its size), give a smaller --size, or --encoding=jpeg."
+            ) from error
+        refusal = _of_disk(error)
+        if refusal is None:
             raise
-        raise UserError(
-            f"no space left for {builder.data_dir}; nothing was kept. Free some (while a set is written it takes about "
-            "twice its size), give a smaller --size, or --encoding=jpeg."
-        ) from error
+        raise OSError(refusal.errno, refusal.strerror, refusal.filename or str(builder.data_dir)) from error
+
+
+def _of_disk(error: BaseException) -> OSError | None:
+    """The answer of a disk that led to an error: it, what caused it, or what its text says."""
+    if isinstance(error, OSError) and error.errno in REFUSALS:
+        return error
+    if error.__cause__ is not None:
+        return _of_disk(error.__cause__)
+    number = next((number for number in REFUSALS if os.strerror(number) in str(error)), None)
+    return None if number is None else OSError(number, os.strerror(number))
 
 
 @contextlib.contextmanager
-def alone(directory: Path) -> Iterator[None]:
-    """Holds a lock on a directory, which ends with the process, and removes what killed builds left in it."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is building in {directory}: wait for it, or stop it") from None
-        for left in directory.glob(f"{SCRATCH}*"):
-            shutil.rmtree(left, ignore_errors=True)
-        yield
-    finally:
-        os.close(handle)
+def _scratch(directory: Path, locked: bool) -> Iterator[str]:
+    """A directory to build in, removed at the end; what killed builds left is removed first, if nobody else builds."""
+    for left in directory.glob(f"{SCRATCH}*") if locked else ():
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=directory) as scratch:
+        yield scratch

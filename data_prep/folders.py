@@ -13,12 +13,15 @@ import tensorflow_datasets as tfds
 
 from data_prep import label_map as maps
 from data_prep.builders import Plan, SceneBuilder, write
+from data_prep.files import Files, Scene, folder_files
 from data_prep.label_map import LabelMap
+from data_prep.left_out import first, tell
 from data_prep.prepare import Recipe
-from data_prep.raw import IMAGE_SUFFIXES, LABEL_SUFFIXES, Scene, first, pictures_in
+from uda_jax import cli
 from uda_jax.errors import UserError
 
-Splits = Mapping[str, tuple[str | Path, str | Path | None]]  # split -> images directory, labels directory
+# Split -> images directory, labels directory and, if both were found in one that was given, that one.
+Splits = Mapping[str, tuple[str | Path, str | Path | None] | tuple[Path, Path | None, Path | None]]
 
 
 class Folders(SceneBuilder):
@@ -54,7 +57,9 @@ def build(
       UserError: nothing to read, an image without its label or of another size than it, labels that the label map
         does not know, an unreadable file, two files of one name, or the set exists and `overwrite` is false.
     """
-    scenes = {split: find_scenes(*directories) for split, directories in splits.items()}
+    files = {split: folder_files(*directories) for split, directories in splits.items()}
+    tell(one for found in files.values() for one in found.left)
+    scenes = {split: paired(files[split], *directories[:2]) for split, directories in splits.items()}
     recipe = Recipe(partial(maps.read_train_ids, label_map=label_map), len(label_map.classes), size, encoding)
     plan = Plan(scenes, dict.fromkeys(scenes, recipe), label_map.classes, workers)
     config = tfds.core.BuilderConfig(name=name)
@@ -63,15 +68,25 @@ def build(
 
 
 def find_scenes(images: str | Path, label_maps: str | Path | None) -> list[Scene]:
-    """The scenes of one split, sorted by id; prints a warning about labels without an image.
+    """The scenes of one split, sorted by id; prints what was left out, such as labels without an image.
 
     Raises:
-      UserError: a directory is missing or empty, an image has no label, or two files have one name.
+      UserError: a directory is missing or empty, an image has no label, two files have one name, or links lead nowhere.
     """
-    found = pictures_in(Path(images), IMAGE_SUFFIXES)
-    if label_maps is None:
+    files = folder_files(images, label_maps)
+    tell(files.left)
+    return paired(files, images, label_maps)
+
+
+def paired(files: Files, images: str | Path, label_maps: str | Path | None) -> list[Scene]:
+    """Images with their labels, sorted by id; prints a warning about labels without an image.
+
+    Raises:
+      UserError: an image has no label.
+    """
+    found, labels = files.images, files.labels
+    if labels is None:
         return [(stem, path, None) for stem, path in found.items()]
-    labels = pictures_in(Path(label_maps), LABEL_SUFFIXES)
     missing = [str(found[stem]) for stem in found if stem not in labels]
     if missing:
         raise UserError(
@@ -81,5 +96,6 @@ def find_scenes(images: str | Path, label_maps: str | Path | None) -> list[Scene
         )
     spare = [str(path) for stem, path in labels.items() if stem not in found]
     if spare:
-        print(f"warning: {len(spare)} label maps in {label_maps} have no image, left out:\n{first(spare)}")
+        warning = f"warning: {len(spare)} label maps in {label_maps} have no image, left out:\n{first(spare)}"
+        print(cli.printable(warning))
     return [(stem, path, labels[stem]) for stem, path in found.items()]

@@ -21,6 +21,7 @@ from data_prep.pictures import Values, grey_ids, pack, read_values, unpack
 from data_prep.raw import lookup
 from uda_jax.data import labels
 from uda_jax.errors import UserError
+from uda_jax.paths import local, read_text
 
 KEYS = ("classes", "ids", "colors", "other")
 MAX_CLASSES = labels.IGNORE
@@ -58,13 +59,13 @@ def load(text: str) -> LabelMap:
     """
     if text in labels.TABLES:
         return _published(text)
-    path = Path(text)
+    path = local(text, "--label_map")
     if not path.is_file():
         names = ", ".join(labels.TABLES)
         raise UserError(f"--label_map={text}: no such file. Expected a YAML file, or one of {names}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {error}") from error
     return parse(content, str(path))
 

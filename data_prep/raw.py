@@ -3,28 +3,32 @@
 Each is one row of `RAW_SETS`; nothing here writes. docs/data.md shows the directory trees.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_prep import left_out
+from data_prep.files import (
+    IMAGE_SUFFIXES,
+    LABEL_SUFFIXES,
+    PICTURES,
+    Files,
+    Found,
+    Scene,
+    by_id,
+    files_of,
+    is_folder,
+    is_hidden,
+    may_be_folder,
+    pair,
+)
+from data_prep.left_out import Left
 from data_prep.pictures import grey_ids, pack, read_values, unpack
 from uda_jax.data import labels
 from uda_jax.errors import UserError
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-LABEL_SUFFIXES = (".png",)
-
-Scene = tuple[str, Path, Path | None]  # id, image file, label file
-
-
-class Files(NamedTuple):
-    """The files of one split by id; `labels` is None where the split has none to expect."""
-
-    images: dict[str, Path]
-    labels: dict[str, Path] | None
 
 
 class RawSet(NamedTuple):
@@ -53,73 +57,14 @@ class RawSet(NamedTuple):
     mixed_sizes: bool = False
 
     def find(self, root: Path) -> dict[str, list[Scene]]:
-        """The scenes of every split that is there, sorted by id; raises UserError listing what is missing."""
-        return {split: pair(files) for split, files in self.locate(Path(root)).items()}
+        """The scenes of every split that is there, sorted by id; prints what was left out.
 
-
-def pair(files: Files) -> list[Scene]:
-    """Images with their labels, sorted by id.
-
-    Raises:
-      UserError: an image has no label, or a label no image.
-    """
-    if files.labels is None:
-        return [(name, path, None) for name, path in sorted(files.images.items())]
-    bare = [str(path) for name, path in files.images.items() if name not in files.labels]
-    if bare:
-        raise UserError(
-            f"{len(bare)} of {len(files.images)} images have no label map:\n{first(bare)}\n"
-            "Complete the download (the archives of labels as well as those of images), or remove the images."
-        )
-    spare = [str(path) for name, path in files.labels.items() if name not in files.images]
-    if spare:
-        raise UserError(
-            f"{len(spare)} of {len(files.labels)} label maps have no image:\n{first(spare)}\n"
-            "Complete the download (the archives of images as well as those of labels), or remove the labels."
-        )
-    return [(name, path, files.labels[name]) for name, path in sorted(files.images.items())]
-
-
-def first(names: list[str], count: int = 5) -> str:
-    """The first names, one an indented line, and how many more there are."""
-    more = [f"  ... and {len(names) - count} more"] if len(names) > count else []
-    return "\n".join([f"  {name}" for name in names[:count]] + more)
-
-
-def by_id(*directories: Path, suffixes: tuple[str, ...], ending: str = "", nested: bool = True) -> dict[str, Path]:
-    """Id -> file of directories and their subdirectories, sorted by id; hidden files are left out.
-
-    Args:
-      suffixes: the extensions to take, in any case.
-      ending: what file names end in before the extension; it is not part of the id.
-      nested: ids are paths relative to the directory; else they are file names alone.
-    Raises:
-      UserError: a directory is missing, or two files have one id.
-    """
-    found: dict[str, Path] = {}
-    for directory in directories:
-        if not directory.is_dir():
-            raise UserError(f"no such directory: {directory}")
-        for path in sorted(directory.rglob("*")):
-            if path.suffix.lower() not in suffixes or path.name.startswith(".") or not path.stem.endswith(ending):
-                continue
-            if not path.is_file():
-                continue
-            name = (path.relative_to(directory).with_suffix("").as_posix() if nested else path.stem).removesuffix(
-                ending
-            )
-            if name in found:
-                raise UserError(f"two files of one name: {found[name]} and {path}. Remove or rename one.")
-            found[name] = path
-    return dict(sorted(found.items()))
-
-
-def pictures_in(directory: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """`by_id` of one directory; raises UserError also where it holds no picture."""
-    found = by_id(directory, suffixes=suffixes)
-    if not found:
-        raise UserError(f"no images found in {directory} (looked for {', '.join(suffixes)}, subdirectories too)")
-    return found
+        Raises:
+          UserError: something is missing; lists it.
+        """
+        found = self.locate(Path(root))
+        left_out.tell(one for files in found.values() for one in files.left)
+        return {split: pair(files) for split, files in found.items()}
 
 
 def lookup(values: np.ndarray, table: Mapping[int, int], other: int) -> tuple[np.ndarray, list[int]]:
@@ -157,73 +102,109 @@ def _read_label(path: Path, table: tuple[labels.Label, ...], first_channel: bool
     return ids
 
 
-def _parts(root: Path, name: str) -> list[Path]:
-    """`root`/name, or, where the archives were unpacked side by side, every `root`/*/name."""
-    found = (
-        [root / name] if (root / name).is_dir() else sorted(path for path in root.glob(f"*/{name}") if path.is_dir())
-    )
-    if not found:
-        raise UserError(f"{root} has no directory {name!r}, nor have its subdirectories. {_LOOK_UP}")
-    return found
-
-
 _LOOK_UP = "docs/data.md shows the tree that is expected; --raw names its root."
 
 
-def _some(root: Path, files: dict[str, Files]) -> dict[str, Files]:
-    """The splits that have images; raises UserError if none has."""
+class Parts(NamedTuple):
+    """The directories of one name, and what else of that name, or to nowhere, was left out."""
+
+    places: list[Path]
+    left: list[Left]
+
+
+def _parts(root: Path, name: str) -> Parts:
+    """`root`/name, or, where the archives were unpacked side by side, every `root`/*/name."""
+    beside = [path for path in sorted(root.iterdir()) if path.name not in ("images", "labels")]
+    seen, hidden = (
+        [path for path in beside if not is_hidden(path.name)],
+        [path for path in beside if is_hidden(path.name)],
+    )
+    left = [Left(left_out.HIDDEN, path / name) for path in hidden if (path / name).is_dir()]
+    parts = [path / name for path in seen if (path / name).is_dir()]
+    if is_folder(root / name):
+        return Parts([root / name], left + [Left(left_out.UNUSED, path) for path in parts])
+    links = [link for path in seen for link in (path, path / name) if link.is_symlink() and not link.exists()]
+    left += [Left(left_out.NOWHERE, link) for link in links if may_be_folder(link)]
+    if not parts:
+        text = f"{root} has no directory {name!r}, nor have its subdirectories. {_LOOK_UP}"
+        raise UserError("\n".join(filter(None, [text, left_out.say(left)])))
+    return Parts(parts, left)
+
+
+def _some(root: Path, files: dict[str, Files], left: Iterable[Left] = ()) -> dict[str, Files]:
+    """The splits, if they have images, the first of them with what else was left out; raises UserError if none has."""
     found = {split: pictures for split, pictures in files.items() if pictures.images}
+    left = [*left, *(one for split, pictures in files.items() if split not in found for one in pictures.left)]
     if not found:
-        raise UserError(f"no images found below {root}. {_LOOK_UP}")
-    return found
+        raise UserError("\n".join(filter(None, [f"no images found below {root}. {_LOOK_UP}", left_out.say(left)])))
+    split, pictures = next(iter(found.items()))
+    return found | {split: pictures._replace(left=(*left, *pictures.left))}
 
 
 def _gta5(root: Path) -> dict[str, Files]:
-    images = by_id(*_parts(root, "images"), suffixes=IMAGE_SUFFIXES, nested=False)
-    return _some(root, {"train": Files(images, by_id(*_parts(root, "labels"), suffixes=LABEL_SUFFIXES, nested=False))})
+    images, maps = _parts(root, "images"), _parts(root, "labels")
+    found = by_id(*images.places, suffixes=IMAGE_SUFFIXES, nested=False)
+    truth = by_id(*maps.places, suffixes=LABEL_SUFFIXES, nested=False)
+    return _some(root, {"train": files_of(found, truth)}, images.left + maps.left)
 
 
 def _synthia(root: Path) -> dict[str, Files]:
-    if (root / "RAND_CITYSCAPES").is_dir():
+    if is_folder(root / "RAND_CITYSCAPES"):
         root = root / "RAND_CITYSCAPES"
-    missing = [name for name in ("RGB", "GT/LABELS") if not (root / name).is_dir()]
+    missing = [name for name in ("RGB", "GT/LABELS") if not is_folder(root / name)]
     if missing:
         raise UserError(f"{root} has no {' and no '.join(missing)}. {_LOOK_UP}")
-    images = by_id(root / "RGB", suffixes=IMAGE_SUFFIXES)
-    return _some(root, {"train": Files(images, by_id(root / "GT" / "LABELS", suffixes=LABEL_SUFFIXES))})
+    found = by_id(root / "RGB", suffixes=IMAGE_SUFFIXES)
+    return _some(root, {"train": files_of(found, by_id(root / "GT" / "LABELS", suffixes=LABEL_SUFFIXES))})
 
 
 def _cityscapes(root: Path) -> dict[str, Files]:
-    if not (root / "leftImg8bit").is_dir():
+    base = root / "leftImg8bit"
+    if not is_folder(base):
         raise UserError(f"{root} has no leftImg8bit (from leftImg8bit_trainvaltest.zip). {_LOOK_UP}")
-    files = {}
+    files, left = {}, _no_splits(base)
     for split in ("train", "val", "test"):
-        if not (root / "leftImg8bit" / split).is_dir():
+        if not is_folder(base / split):
             continue
-        images = by_id(root / "leftImg8bit" / split, suffixes=IMAGE_SUFFIXES, ending="_leftImg8bit", nested=False)
-        files[split] = Files(images, None if split == "test" else _gt_fine(root, split))
-    return _some(root, files)
+        images = by_id(base / split, suffixes=IMAGE_SUFFIXES, ending="_leftImg8bit", nested=False)
+        if not images.files:
+            left += [Left(left_out.EMPTY, base / split), *images.left]
+            continue
+        files[split] = files_of(images, None if split == "test" else _gt_fine(root, split))
+    return _some(root, files, left)
 
 
-def _gt_fine(root: Path, split: str) -> dict[str, Path]:
+def _no_splits(base: Path) -> list[Left]:
+    """What lies beside the splits of Cityscapes and might have been meant as one; "train_extra" is another archive."""
+    strange = [path for path in sorted(base.iterdir()) if path.name not in ("train", "val", "test", "train_extra")]
+    return [
+        Left(left_out.HIDDEN if is_hidden(path.name) else left_out.UNUSED, path)
+        for path in strange
+        if path.is_dir() or path.suffix.lower() in PICTURES or (path.is_symlink() and may_be_folder(path))
+    ]
+
+
+def _gt_fine(root: Path, split: str) -> Found:
     directory = root / "gtFine" / split
-    if not directory.is_dir():
+    if not is_folder(directory):
         raise UserError(f"{root} has no gtFine/{split} (from gtFine_trainvaltest.zip). {_LOOK_UP}")
-    found = by_id(directory, suffixes=LABEL_SUFFIXES, ending="_gtFine_labelIds", nested=False)
-    if not found:
-        raise UserError(f"{directory} has no *_gtFine_labelIds.png (other files do not do). {_LOOK_UP}")
+    others = r".*_gt(Fine|Coarse)_(color|(label|instance)(Train)?Ids|panoptic\w*|polygons)\.(png|json)"
+    found = by_id(directory, suffixes=LABEL_SUFFIXES, ending="_gtFine_labelIds", nested=False, expected=others)
+    if not found.files:
+        text = f"{directory} has no *_gtFine_labelIds.png (other files do not do). {_LOOK_UP}"
+        raise UserError("\n".join(filter(None, [text, left_out.say(found.left)])))
     return found
 
 
 def _visda17(root: Path) -> dict[str, Files]:
     below = [root, root / "test", root / "data" / "test", root / "segmentation" / "data" / "test"]
-    places = [(base, base / name) for base in below for name in ("raw_images", "images")]
-    place = next((pair for pair in places if pair[1].is_dir()), None)
-    if place is None:
+    places = [(base, base / name) for base in below for name in ("raw_images", "images") if is_folder(base / name)]
+    if not places:
         raise UserError(f"{root} has no directory raw_images or images (nor has test/ in it). {_LOOK_UP}")
-    maps = place[0] / "labels"
-    truth = by_id(maps, suffixes=LABEL_SUFFIXES, nested=False) if maps.is_dir() else None
-    return _some(root, {"test": Files(by_id(place[1], suffixes=IMAGE_SUFFIXES, nested=False), truth)})
+    base, images = places[0]
+    truth = by_id(base / "labels", suffixes=LABEL_SUFFIXES, nested=False) if is_folder(base / "labels") else None
+    found = by_id(images, suffixes=IMAGE_SUFFIXES, nested=False)
+    return _some(root, {"test": files_of(found, truth)}, [Left(left_out.UNUSED, path) for _, path in places[1:]])
 
 
 def _raw_set(

@@ -2,19 +2,22 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tqdm import tqdm
 
-from data_prep.builders import CountedBuilder
+from data_prep.builders import CountedBuilder, write
 from data_prep.features import example, features, metadata
 from data_prep.prepare import in_parallel
 from uda_jax.data import labels, statistics
+from uda_jax.data.pipeline import hide_gpus
 from uda_jax.data.streets import generate
+from uda_jax.errors import UserError
 
 SPLITS = ("train", "val")
 SHARDS = 4
@@ -61,7 +64,8 @@ class Streets(CountedBuilder):
         count = config.train_images if split == "train" else config.val_images
         first = 0 if split == "train" else VAL_SEEDS
         scenes = draw(config.name, range(first, first + count), config.size, config.workers)
-        for k, (image, label) in enumerate(scenes):
+        bar = tqdm(scenes, total=count, desc=f"streets/{config.name} {split}", unit=" images")
+        for k, (image, label) in enumerate(bar):
             name = f"{split}_{k:06d}"
             before = self.statistics.get(split, statistics.empty(labels.NUM_CLASSES))
             self.statistics[split] = statistics.add(before, statistics.of_label(label, labels.NUM_CLASSES))
@@ -77,29 +81,64 @@ def draw(
 
 def build(
     out: str | Path,
-    size: tuple[int, int] = (128, 256),
-    train_images: int = 300,
-    val_images: int = 100,
+    size: tuple[int, int] | None = None,
+    train_images: int | None = None,
+    val_images: int | None = None,
     workers: int | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Writes both domains as TFRecords below `out`/streets; what exists already is left as it is.
 
     Args:
       out: the data directory.
-      size: (height, width) of the pictures.
-      train_images: scenes in the split "train" of each domain.
-      val_images: scenes in its split "val".
+      size: (height, width) of the pictures; None: 128x256, or whatever is there.
+      train_images: scenes in the split "train" of each domain; None: 300, or whatever is there.
+      val_images: scenes in its split "val"; None: 100, or whatever is there.
       workers: processes that draw; None means one a core.
+      overwrite: replace what exists.
+    Raises:
+      UserError: a count below 1, or there are scenes of another size or count and `overwrite` is false.
     """
-    how = tfds.download.DownloadConfig(num_shards=SHARDS, try_download_gcs=False)
-    for domain, description in DESCRIPTIONS.items():
-        config = StreetsConfig(
-            name=domain,
-            description=description,
-            size=(size[0], size[1]),
-            train_images=train_images,
-            val_images=val_images,
-            workers=workers,
-        )
-        builder = Streets(data_dir=os.fspath(out), config=config, file_format="tfrecord")
-        builder.download_and_prepare(download_config=how)
+    for option, count in (("train_images", train_images), ("val_images", val_images)):
+        if count is not None and count < 1:
+            raise UserError(f"--{option}={count}: expected 1 or more")
+    options = {"size": size, "train_images": train_images, "val_images": val_images}
+    asked: dict[str, Any] = {option: value for option, value in options.items() if value is not None}
+    targets = {domain: Path(out) / "streets" / domain / str(Streets.VERSION) for domain in DESCRIPTIONS}
+    wanted = [domain for domain, target in targets.items() if overwrite or not _as_asked(target, asked)]
+    for domain in wanted:
+        config = StreetsConfig(name=domain, description=DESCRIPTIONS[domain], workers=workers, **asked)
+        shards = min(SHARDS, config.train_images, config.val_images)  # TFDS writes no empty one
+        write(partial(_builder, config), targets[domain], overwrite, num_shards=shards)
+
+
+def _builder(config: StreetsConfig, data_dir: str) -> Streets:
+    return Streets(data_dir=data_dir, config=config)
+
+
+def _as_asked(target: Path, asked: Mapping[str, Any]) -> bool:
+    """Whether the set is there; raises UserError if it is there and not as `asked`."""
+    if not target.exists():
+        return False
+    there = settings_of(target)
+    if all(there[option] == value for option, value in asked.items()):
+        return True
+    shown = {option: f"{value[1]}x{value[0]}" if option == "size" else value for option, value in asked.items()}
+    text = " ".join(f"--{option}={value}" for option, value in shown.items())
+    raise UserError(
+        f"{target} holds {there['train_images']} train and {there['val_images']} val images of "
+        f"{there['size'][1]}x{there['size'][0]}, and {text} was asked for. Give --overwrite to replace them, or "
+        "choose another --out."
+    )
+
+
+def settings_of(target: Path) -> dict[str, Any]:
+    """The size (height, width) and counts of a set that was built; raises UserError if it is none."""
+    hide_gpus()
+    try:
+        builder = tfds.builder_from_directory(target)
+        (scene,) = builder.as_dataset(split="train[:1]").as_numpy_iterator()
+        counts = {f"{split}_images": builder.info.splits[split].num_examples for split in SPLITS}
+    except Exception as error:  # whatever a directory may hold that is no set
+        raise UserError(f"{target} cannot be read ({error}). Give --overwrite to build it again.") from error
+    return {"size": tuple(scene["original_size"].tolist()), **counts}

@@ -18,12 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from data_prep import build, pictures, verify_ids, verify_rules, verify_scan, verify_sheet
+from data_prep.files import Files, folder_files
 from data_prep.label_map import TRAIN_IDS, LabelMap, convert, load
-from data_prep.raw import IMAGE_SUFFIXES, LABEL_SUFFIXES, RAW_SETS, Files, RawSet, by_id, pictures_in
+from data_prep.raw import RAW_SETS, RawSet
 from data_prep.verify_rules import FAULT, SEVERITIES, Finding, Report
 from data_prep.verify_scan import Item, Label, Spec
+from uda_jax import cli
 from uda_jax.data import labels
 from uda_jax.errors import UserError
+from uda_jax.paths import local, records_dir
 
 # (height, width) of the images as published.
 SIZES = {
@@ -40,14 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
     try:
         report = verify(args)
-        print(_printable(text(report, args.show)))
+        print(cli.printable(text(report, args.show)))
         if args.json:
             with verify_sheet.whole(Path(args.json)) as scratch:
                 scratch.write_text(json.dumps(as_json(report), indent=1) + "\n")
         if args.sheet:
             verify_sheet.save(verify_sheet.draw(report.scenes, report.spec.names), Path(args.sheet))
     except (UserError, OSError) as error:
-        print(_printable(f"error: {error}"), file=sys.stderr)
+        print(cli.printable(f"error: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -91,12 +94,12 @@ def verify(args: argparse.Namespace) -> Report:
         spec, files, where = _folders(args)
     else:
         raw = RAW_SETS[args.dataset]
-        spec, files, where = spec_of(raw), raw.locate(Path(args.raw)), args.raw
+        spec, files, where = spec_of(raw), raw.locate(build.raw_root(args.raw, raw.name)), args.raw
     images = {split: len(found.images) for split, found in files.items()}
     items = [item for split, found in files.items() for item in _items(split, found)]
     chosen = verify_sheet.evenly(items, args.limit or len(items))
     facts = list(verify_scan.measure(partial(verify_scan.scan, spec), chosen, len(chosen), args.workers))
-    found = verify_rules.counts(spec, images, args.complete)
+    found = verify_rules.counts(spec, images, args.complete) + verify_rules.others(files.values())
     for split in files:
         found += verify_rules.pairing(split, files[split], strict=args.dataset != "folders")
     found += verify_rules.findings(spec, facts) + verify_rules.sampled(len(chosen), len(items))
@@ -114,6 +117,11 @@ def verify(args: argparse.Namespace) -> Report:
 
 def _check(args: argparse.Namespace) -> None:
     given = [flag for flag in ("raw", "split", "data") if getattr(args, flag)]
+    for flag in ("raw", "json", "sheet"):
+        if getattr(args, flag):
+            local(getattr(args, flag), f"--{flag}")
+    if args.data:
+        records_dir(args.data, "--data")
     wanted = "data" if args.data else "split" if args.dataset == "folders" else "raw"
     if given != [wanted]:
         raise UserError(
@@ -144,18 +152,13 @@ def _folders(args: argparse.Namespace) -> tuple[Spec, dict[str, Files], str]:
     ids = label_map.name if label_map.name in labels.TABLES else None
     spec = Spec("folders", {}, partial(_read_mapped, label_map=label_map), label_map.classes, ids)
     splits = build.parse_splits(args.split)
-    files = {split: _pictures(*directories) for split, directories in splits.items()}
-    return spec, files, ", ".join(str(images) for images, _ in splits.values())
+    files = {split: folder_files(*directories) for split, directories in splits.items()}
+    return spec, files, ", ".join(str(images) for images, *_ in splits.values())
 
 
 def _read_mapped(path: Path, label_map: LabelMap) -> Label:
     values, train_ids, unknown = convert(path, label_map)
     return Label(values.values, train_ids, unknown, values.colored)
-
-
-def _pictures(images: Path, label_maps: Path | None) -> Files:
-    found = pictures_in(images, IMAGE_SUFFIXES)
-    return Files(found, None if label_maps is None else by_id(label_maps, suffixes=LABEL_SUFFIXES))
 
 
 def _items(split: str, files: Files) -> list[Item]:
@@ -222,12 +225,6 @@ def as_json(report: Report) -> dict[str, Any]:
         "findings": [{**f._asdict(), "places": [p._asdict() for p in f.places]} for f in report.findings],
         "status": exit_status(report.findings),
     }
-
-
-def _printable(message: str) -> str:
-    """File names may hold bytes that the terminal cannot show."""
-    encoding = sys.stdout.encoding or "utf-8"
-    return message.encode(encoding, "backslashreplace").decode(encoding)
 
 
 if __name__ == "__main__":

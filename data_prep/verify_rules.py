@@ -7,13 +7,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from data_prep import verify_ids
-from data_prep.raw import Files
+from data_prep import left_out, verify_ids
+from data_prep.files import Files
+from data_prep.left_out import FAULT, NOTE, WARNING
 from data_prep.verify_scan import Facts, Spec
 from data_prep.verify_sheet import Scene
 from uda_jax.data import labels
 
-FAULT, WARNING, NOTE = "fault", "warning", "note"
 SEVERITIES = (FAULT, WARNING, NOTE)
 DOMINANT = ("road", "building", "vegetation", "sky")  # 65..71 % of all pixels in the published sets
 LEAST_DOMINANT = 0.3
@@ -116,6 +116,21 @@ def pairing(split: str, files: Files, strict: bool) -> list[Finding]:
             f"{split}: {_of(spare, files.labels, 'labels')} without an image",
             "Complete the images, or remove the labels.",
         ),
+    ]
+
+
+def others(files: Iterable[Files]) -> list[Finding]:
+    """What lies in the folders and was not taken, one finding a kind."""
+    groups = left_out.by_kind(one for found in files for one in found.left)
+    return [
+        Finding(
+            left_out.KINDS[kind].severity,
+            kind,
+            left_out.what(kind, paths),
+            tuple(Place(str(path)) for path in paths),
+            left_out.KINDS[kind].advice,
+        )
+        for kind, paths in groups.items()
     ]
 
 

@@ -1,13 +1,14 @@
 """A contact sheet: images beside their labels laid over them in class colours, to see that both fit."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from uda_jax.data import labels
+from uda_jax.errors import UserError
 
 WIDTH = 320  # of a picture, pixels
 COLUMNS = 2  # scenes side by side
@@ -57,11 +58,26 @@ def save(sheet: Image.Image, path: Path) -> None:
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A scratch file to write to, which then becomes `path`: that is there as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A scratch file to write to, which then becomes `path`: that is there as a whole or not at all.
+
+    What exists and is no file, such as /dev/stdout, is written to itself.
+
+    Raises:
+      UserError: it cannot be written.
+    """
     scratch = path.with_name(f".{path.name}.part")
-    yield scratch
-    scratch.replace(path)
+    try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            yield path
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield scratch
+        scratch.replace(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        with suppress(OSError):
+            scratch.unlink(missing_ok=True)
 
 
 def _cell(scene: Scene, names: Sequence[str]) -> Image.Image:

@@ -27,6 +27,7 @@ from uda_jax.arrays import Arrays, check_suffix, write_arrays
 from uda_jax.config import check_config, default_config
 from uda_jax.errors import UserError
 from uda_jax.networks import build_networks
+from uda_jax.paths import answering, local
 from uda_jax.state import create_state
 
 Shapes = dict[str, tuple[int, ...]]
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     jax.config.update("jax_platforms", "cpu")  # leaves the accelerator to whoever uses it
     paths = args.source, args.to, args.config, args.discriminator, args.discriminator_aux
-    return cli.answered(lambda: print(convert(*paths, args.skip)))
+    return cli.answered(answering()(lambda: print(cli.printable(convert(*paths, args.skip)))))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -83,11 +84,11 @@ def convert(
     Raises:
       UserError: unreadable input, a backbone that is not there in full or not the model's, or parts that do not fit.
     """
-    check_suffix(to)
+    check_suffix(local(to, "--to"))
     arrays, metadata, style = weights_sources.read_source(source, published_needs_kind=config_file is None)
     for level, file in (("main", discriminator), ("aux", discriminator_aux)):
         if file:
-            theirs = weights_sources.read_file(Path(file))[0]
+            theirs = weights_sources.read_file(local(file, "--discriminator" + "_aux" * (level == "aux")))[0]
             arrays |= weights_names.our_discriminator(theirs, level, file)
     arrays, halves = weights_names.as_float32(arrays)
     shapes_say = weights_names.architecture(arrays, source)
@@ -117,6 +118,7 @@ def read_config(file: str) -> ConfigDict:
     Raises:
       UserError: no such file, no config there, or settings that cannot work.
     """
+    local(file, "--config")
     spec = importlib.util.spec_from_file_location("chosen_config", file)
     if spec is None or spec.loader is None or not Path(file).is_file():
         raise UserError(f"--config={file}: there is no such Python file; see configs/")

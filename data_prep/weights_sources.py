@@ -11,6 +11,7 @@ from data_prep.weights_keras import NETWORKS, read_keras, read_keras_file
 from data_prep.weights_names import STYLES, is_caffe, is_published, our_names, recorded, style_of
 from uda_jax.arrays import SUFFIXES, Arrays, read_arrays
 from uda_jax.errors import UserError
+from uda_jax.paths import local
 
 KERAS_SUFFIXES = (".h5", ".hdf5", ".keras")
 TENSORFLOW_SUFFIXES = (".index", ".meta", ".ckpt", ".pb", ".data-00000-of-00001")
@@ -68,6 +69,7 @@ def parse_source(source: str) -> tuple[str, str]:
       UserError: an unknown kind, network or file, with the nearest known one.
     """
     kind, colon, rest = source.partition(":")
+    local(rest if kind in STYLES and rest else source, "--from")
     if not colon or Path(source).exists():
         kind, rest = "", source
     if kind and kind not in STYLES:

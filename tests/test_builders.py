@@ -20,6 +20,7 @@ from tests import raw_trees
 from tests.raw_trees import SIZE, WRITERS, Written, raw_ids, save, save_palette
 from uda_jax.data import labels, pipeline, statistics
 from uda_jax.errors import UserError
+from uda_jax.files import alone
 
 SMALL = (16, 32)  # stored (height, width)
 
@@ -323,7 +324,7 @@ def test_lists_of_ids_must_be_files(built, tmp_path, capsys):
 
 def test_two_builds_of_one_set_at_once_are_refused(built, tmp_path, capsys):
     (tmp_path / "gta5").mkdir()
-    with builders.alone(tmp_path / "gta5"):
+    with alone(tmp_path / "gta5", "building"):
         assert run("gta5", built["gta5"][0], tmp_path) == 2
         assert "another process is building" in capsys.readouterr().err
     assert run("gta5", built["gta5"][0], tmp_path) == 0

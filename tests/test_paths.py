@@ -3,7 +3,7 @@
 import pytest
 
 from uda_jax.errors import UserError
-from uda_jax.paths import local, read_text, records_dir
+from uda_jax.paths import answering, local, read_text, records_dir
 
 
 @pytest.mark.parametrize("text", ["gs://bucket/data", "s3://b", "gs:/bucket/data", "HDFS://host/x", "file:///tmp/x"])
@@ -58,3 +58,8 @@ def test_other_encodings_are_named_with_the_way_out(tmp_path, content, message):
         read_text(path)
     with pytest.raises(UserError, match="cannot be read"):
         read_text(tmp_path)
+
+
+def test_what_a_disk_refuses_becomes_a_message(tmp_path):
+    with pytest.raises(UserError, match=r"x: No such file or directory"), answering():
+        (tmp_path / "x").read_bytes()

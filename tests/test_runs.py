@@ -113,7 +113,7 @@ def test_two_runs_in_one_workdir(config: ConfigDict, tmp_path: Path) -> None:
         pytest.raises(UserError, match=f"another process is training in {tmp_path}/run"),
     ):
         train(config, tmp_path / "run")
-    assert not (tmp_path / "run").exists()  # nothing was written there
+    assert not list((tmp_path / "run").iterdir())  # nothing was written there
     train(config, tmp_path / "run")
 
 

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from ml_collections import ConfigDict
 
 from data_prep import features, pictures
-from data_prep.streets import build, draw
-from uda_jax.data import labels
+from data_prep.build import main
+from data_prep.streets import build, draw, settings_of
+from uda_jax.data import labels, pipeline
 from uda_jax.data.streets import DOMAINS, generate
 from uda_jax.data.streets.draw import FAR, rasterise
 from uda_jax.data.streets.geometry import NEAR, Camera, Face, clip, hull
@@ -155,6 +157,54 @@ def test_builder_writes_both_domains_and_keeps_what_exists(tmp_path) -> None:  #
         assert np.array_equal(read["train_000002"]["image"], image)
         assert np.array_equal(read["train_000002"]["label"][..., 0], label)
         assert read["train_000002"]["original_size"].tolist() == [32, 64]
+
+
+@pytest.mark.parametrize(("train", "val"), [(1, 1), (2, 1), (3, 5)])
+def test_fewer_scenes_than_files_can_be_built_and_trained_on(tmp_path, train: int, val: int) -> None:  # type: ignore[no-untyped-def]
+    build(tmp_path, size=(8, 16), train_images=train, val_images=val, workers=1)
+    stream = ConfigDict({"dataset": "streets/camera", "split": "train", "size": (8, 16), "crop": ()})
+    stream.update({"scale": (1.0, 1.0), "flip": False, "jitter": 0.0, "dct_scaling": False})
+    batches = pipeline.train_stream(str(tmp_path), stream, batch_size=2, seed=0)
+    assert next(batches)["image"].shape == (2, 8, 16, 3)
+    assert pipeline.describe(str(tmp_path), "streets/rendered", "train")["count"] == train
+    assert pipeline.describe(str(tmp_path), "streets/rendered", "val")["count"] == val
+
+
+def test_other_settings_than_those_of_what_exists_are_refused_without_overwrite(tmp_path, capsys) -> None:  # type: ignore[no-untyped-def]
+    command = ["--dataset=streets", f"--out={tmp_path}", "--workers=1"]
+    asked = ["--train_images=2", "--val_images=1", "--size=16x8"]
+    assert main([*command, *asked]) == main([*command, *asked]) == main(command) == 0
+    capsys.readouterr()
+    for option in ("--size=32x16", "--train_images=3", "--val_images=2"):
+        assert main([*command, option]) == 2
+        error = capsys.readouterr().err
+        assert "holds 2 train and 1 val images of 16x8" in error and f"{option} was asked for" in error
+        assert "--overwrite" in error
+    assert main([*command, "--train_images=2", "--val_images=1", "--size=32x16", "--overwrite"]) == 0
+    assert settings_of(tmp_path / "streets" / "rendered" / "1.0.0") == {
+        "size": (16, 32),
+        "train_images": 2,
+        "val_images": 1,
+    }
+    image, label = generate("camera", 1, (16, 32))
+    builder = tfds.builder_from_directory(tmp_path / "streets" / "camera" / "1.0.0")
+    read = {e["id"].decode(): e for e in tfds.as_numpy(builder.as_dataset("train"))}
+    assert np.array_equal(read["train_000001"]["image"], image)
+    assert np.array_equal(read["train_000001"]["label"][..., 0], label)
+
+
+@pytest.mark.parametrize("option", ["--train_images=0", "--val_images=0", "--val_images=-1", "--size=full"])
+def test_no_scenes_and_no_size_are_refused(tmp_path, capsys, option: str) -> None:  # type: ignore[no-untyped-def]
+    assert main(["--dataset=streets", f"--out={tmp_path}", "--workers=1", option]) == 2
+    assert f"error: {option}: " in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_set_is_named_and_can_be_replaced(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "streets" / "rendered" / "1.0.0").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"rendered/1.0.0 cannot be read .*--overwrite"):
+        build(tmp_path, size=(8, 16), train_images=1, val_images=1, workers=1)
+    build(tmp_path, size=(8, 16), train_images=1, val_images=1, workers=1, overwrite=True)
+    assert settings_of(tmp_path / "streets" / "rendered" / "1.0.0")["size"] == (8, 16)
 
 
 def test_unlabelled_examples_are_all_ignore() -> None:

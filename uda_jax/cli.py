@@ -29,20 +29,30 @@ def run(command: Callable[[], None]) -> None:
     app.run(main, flags_parser=parse)
 
 
-def answered(command: Callable[[], None]) -> int:
-    """Runs `command`; the exit status: 0, or with a message 2 for a user's mistake, `STOPPED` or 130 (Ctrl-C)."""
+def answered(command: Callable[[], None], stopped: str = "stopped") -> int:
+    """Runs `command`; the exit status: 0, or with a message 2 for a user's mistake, `STOPPED` or 130 (Ctrl-C).
+
+    Args:
+      stopped: the message for Ctrl-C.
+    """
     try:
         command()
     except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
+        print(printable(f"error: {e}"), file=sys.stderr)
         return 2
     except Stopped as e:
         print(e, file=sys.stderr)
         return STOPPED
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        print(stopped, file=sys.stderr)
         return 128 + signal.SIGINT
     return 0
+
+
+def printable(message: str) -> str:
+    """The message in what the terminal can show: file names and class names may hold anything."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return message.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def leave(status: int) -> NoReturn:

@@ -1,7 +1,6 @@
 """Files that others read: there as a whole or not at all; and directories that one process writes to at a time."""
 
 import contextlib
-import errno
 import fcntl
 import json
 import math
@@ -12,9 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from uda_jax.errors import UserError
-
-# What file systems without locks answer (Lustre, some NFS and FUSE mounts).
-NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -41,31 +37,33 @@ def _finite(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def alone(directory: Path, doing: str) -> Iterator[None]:
-    """Makes a directory and holds a lock on it, which ends with the process; left empty, it is removed again.
+def alone(directory: Path, doing: str) -> Iterator[bool]:
+    """Makes a directory and holds a lock on it, which ends with the process.
+
+    Where the file system has no locks (some of Lustre and NFS), a warning says so, and it goes on without one.
 
     Args:
-      doing: what is done there, for the message, such as "training".
+      doing: what is done there, for the messages, such as "training".
+    Yields:
+      Whether there is a lock.
     Raises:
       UserError: another process holds it.
     """
     directory.mkdir(parents=True, exist_ok=True)
     handle = os.open(directory, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is {doing} in {directory}: wait for it, or stop it") from None
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-            print(
-                f"warning: the disk of {directory} has no locks: never be {doing} there twice at once", file=sys.stderr
-            )
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):  # it is not empty
-                directory.rmdir()
+        yield _lock(handle, directory, doing)
     finally:
         os.close(handle)
+
+
+def _lock(handle: int, directory: Path, doing: str) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"another process is {doing} in {directory}: wait for it, or stop it") from None
+    except OSError as error:
+        apart = f"so two processes {doing} there are not kept apart"
+        print(f"warning: {directory} cannot be locked ({error.strerror}), {apart}", file=sys.stderr)
+        return False
+    return True

@@ -2,6 +2,8 @@
 
 import codecs
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from uda_jax.errors import UserError
@@ -45,6 +47,15 @@ def records_dir(text: str | Path, flag: str) -> Path:
     except UnicodeEncodeError:
         raise UserError(f"{flag}={ascii(str(path))[1:-1]}: TensorFlow needs names in UTF-8; rename it") from None
     return path
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Turns what files and disks refuse inside into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from error
 
 
 def read_text(path: Path) -> str:

@@ -4,7 +4,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,8 +66,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> TrainState:
     started = time.perf_counter()
     mesh = make_mesh()
     found = check_run(config, mesh)
-    lock = alone(workdir, "training") if jax.process_index() == 0 else nullcontext()
-    with stop_signals() as stopped, lock:
+    with stop_signals() as stopped, workdir_of_our_own(workdir):
         before = runs.check_owner(workdir, config, found)
         networks = build_networks(config)
         state, constants = start_from(config, networks, mesh, bool(checkpoint.steps(workdir)))
@@ -101,6 +100,20 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> TrainState:
                 if writer.active:
                     runs.write_run(workdir, found | runs.clock(before, started, trained=False), state)
     return state
+
+
+@contextmanager
+def workdir_of_our_own(workdir: Path) -> Iterator[None]:
+    """Keeps other runs out; a workdir that is still empty at the end is removed again. Process 0 alone has a say."""
+    if jax.process_index():
+        yield
+        return
+    with alone(workdir, "training"):
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # it is not empty
+                workdir.rmdir()
 
 
 def finish(config: ml_collections.ConfigDict, workdir: Path, state: TrainState, tools: Tools) -> None:
