@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
+from data_prep import palettes
+from data_prep.palettes import Meaning
 from data_prep.pictures import Values, grey_ids, pack, read_values, unpack
 from data_prep.raw import lookup
 from uda_jax.data import labels
@@ -41,13 +43,18 @@ class LabelMap(NamedTuple):
 
 
 def _published(name: str) -> LabelMap:
-    table = sorted(labels.TABLES[name], key=lambda label: -label.train_id)
-    ids = {label.id: label.train_id for label in table}
-    colors = {} if name == "synthia" else {pack(label.color): label.train_id for label in table}
-    return LabelMap(name, labels.NAMES, ids, colors, first_channel=name == "synthia")
+    known = palettes.published(name)
+    return LabelMap(name, labels.NAMES, known.ids, known.colors, first_channel=name == "synthia")
 
 
 TRAIN_IDS = _published("train")._replace(colors={})  # what label files hold where no label map is given
+
+
+def meaning(label_map: LabelMap) -> Meaning:
+    """What ids and colours stand for. The default map knows its colours, but reads no label by them."""
+    if label_map.name in labels.TABLES:
+        return palettes.published(label_map.name)._replace(by_color=bool(label_map.colors))
+    return Meaning(label_map.ids, label_map.colors, label_map.classes, other=label_map.other)
 
 
 def load(text: str) -> LabelMap:
@@ -143,7 +150,7 @@ def read_train_ids(path: Path, label_map: LabelMap) -> np.ndarray:
     """The train ids of a label file, uint8 [H, W].
 
     Raises:
-      UserError: not readable, coloured where ids are expected or the reverse, or with values that are not listed.
+      UserError: as `convert`, and where values are not listed.
     """
     values, train_ids, unknown = convert(path, label_map)
     if unknown:
@@ -155,9 +162,9 @@ def convert(path: Path, label_map: LabelMap) -> tuple[Values, np.ndarray, list[i
     """(what a label file holds, its train ids uint8 [H, W], the values or colours that should be listed).
 
     Raises:
-      UserError: not readable, or coloured where ids are expected or the reverse.
+      UserError: not readable, coloured where ids are expected or the reverse, or with a palette that contradicts it.
     """
-    values = read_values(path, label_map.first_channel)
+    values = palettes.settle(path, read_values(path, label_map.first_channel), meaning(label_map))
     if values.colored:
         grey = grey_ids(values.values)
         if grey is not None and label_map.ids and lookup(values.values, label_map.colors, 0)[1]:
