@@ -17,9 +17,9 @@ IDS = np.random.default_rng(1).integers(0, 23, (12, 16)).astype(np.uint8)
 
 
 def ids_of(path: Path, first_channel: bool = False) -> np.ndarray:
-    values, colored = read_values(path, first_channel)
-    assert not colored and values.dtype == np.int32
-    return values
+    found = read_values(path, first_channel)
+    assert not found.colored and found.values.dtype == np.int32
+    return found.values
 
 
 def test_jpeg_and_png_are_kept_byte_for_byte(tmp_path):
@@ -90,9 +90,9 @@ def test_ids_in_8_bits(tmp_path, mode):
 def test_ids_in_all_three_channels(tmp_path):
     for mode in ("RGB", "RGBA"):
         Image.fromarray(IDS).convert(mode).save(tmp_path / "a.png")
-        values, colored = read_values(tmp_path / "a.png")
-        ids = grey_ids(values)
-        assert colored and ids is not None
+        found = read_values(tmp_path / "a.png")
+        ids = grey_ids(found.values)
+        assert found.colored and ids is not None
         np.testing.assert_array_equal(ids, IDS)
     assert grey_ids(read_values(save(tmp_path / "b.png", NOISE)).values) is None
 
@@ -137,9 +137,9 @@ def test_ids_beyond_8_bits_survive(tmp_path):
 def test_colours_are_packed_and_alpha_is_dropped(tmp_path):
     for mode in ("RGB", "RGBA"):
         Image.fromarray(NOISE).convert(mode).save(tmp_path / "a.png")
-        values, colored = read_values(tmp_path / "a.png")
-        assert colored
-        np.testing.assert_array_equal([unpack(int(value)) for value in values[0]], NOISE[0])
+        found = read_values(tmp_path / "a.png")
+        assert found.colored
+        np.testing.assert_array_equal([unpack(int(value)) for value in found.values[0]], NOISE[0])
         np.testing.assert_array_equal(ids_of(tmp_path / "a.png", first_channel=True), NOISE[..., 0])
     assert unpack(pack((128, 64, 7))) == (128, 64, 7)
 
