@@ -75,12 +75,11 @@ def _of_colors(path: Path, found: Values, colors: Mapping[int, int], meaning: Me
     """Indices where no colour contradicts them; else colours, if all of them are known."""
     known = {index: color for index, color in colors.items() if color in meaning.colors}
     clash = [index for index, color in known.items() if not _agree(index, color, meaning)]
-    chance = len(known) < len(colors) and set(known.values()) <= ANYWHERE
-    if not clash or chance:
+    if not clash or _by_chance(known.values(), found.palette, meaning):
         return Values(found.values, False)
     certain = len(known) == len(colors) and not _ambiguous(colors, meaning) and not _left_over(colors)
     if not certain or not meaning.by_color:
-        raise UserError(_contradiction(path, clash[0], colors[clash[0]], meaning) + _hint(colors))
+        raise UserError(_contradiction(path, clash, colors, meaning))
     return _mapped(found, colors, colored=True)
 
 
@@ -94,7 +93,7 @@ def _of_greys(path: Path, found: Values, colors: Mapping[int, int], meaning: Mea
     by_level = tuple(meaning.ids.get(level) for level in levels.values())
     by_color = tuple(meaning.colors.get(color) for color in colors.values())
     black = set(colors.values()) == {BLACK}
-    if black and (None in by_index or not _painted_in_classes(found.palette, meaning)):
+    if black and (None in by_index or _by_chance([BLACK], found.palette, meaning)):
         return Values(found.values, False)
     readings = {reading for reading in (by_index, by_level, by_color) if None not in reading}
     if readings <= {by_index} or (by_index == by_color and by_index in readings and not black):
@@ -105,8 +104,8 @@ def _of_greys(path: Path, found: Values, colors: Mapping[int, int], meaning: Mea
     if None in by_level and meaning.by_color and not _ambiguous(colors, meaning):
         return _mapped(found, colors, colored=True)
     every = zip(levels, by_index, by_level, by_color, strict=True)
-    clash = next((index for index, *ids in every if len({*ids} - {None}) > 1), min(levels))
-    raise UserError(_contradiction(path, clash, colors[clash], meaning))
+    clash = [index for index, *train_ids in every if len({*train_ids} - {None}) > 1]
+    raise UserError(_contradiction(path, clash or list(levels), colors, meaning))
 
 
 def _plain(palette: Sequence[int], used: Sequence[int]) -> bool:
@@ -130,9 +129,10 @@ def _voc(index: int) -> int:
     return pack((red, green, blue))
 
 
-def _painted_in_classes(palette: Sequence[int], meaning: Meaning) -> bool:
-    """Whether a palette that is used for black alone is of class colours, or was cut to black."""
-    return not any(palette) or any(color in meaning.colors for color in palette if color != BLACK)
+def _by_chance(known: Iterable[int], palette: Sequence[int], meaning: Meaning) -> bool:
+    """Whether the known colours that a picture uses are such as any palette has, and its palette is not of classes."""
+    telling = (set(palette) & set(meaning.colors)) - ANYWHERE
+    return set(known) <= ANYWHERE and not telling and not set(palette) <= set(meaning.colors)
 
 
 def _agree(index: int, color: int, meaning: Meaning) -> bool:
@@ -166,21 +166,19 @@ def _mapped(found: Values, entries: Mapping[int, int], colored: bool) -> Values:
     return Values(table[found.values], colored)
 
 
-def _contradiction(path: Path, index: int, color: int, meaning: Meaning) -> str:
-    level = color & 255
-    shows = f"stands for {_name(meaning.colors[color], meaning)}" if color in meaning.colors else ""
-    if not shows:
-        shows = f"shows {level}, as an id {_name(meaning.ids.get(level), meaning)}"
+def _contradiction(path: Path, clash: Sequence[int], colors: Mapping[int, int], meaning: Meaning) -> str:
+    index = max(clash, key=lambda index: colors[index] != BLACK)  # black tells least
+    color, level = colors[index], colors[index] & 255
+    stands = f"stands for {_name(meaning.colors.get(color), meaning)}"
+    if color not in meaning.colors:
+        stands = f"shows {level}, as an id {_name(meaning.ids.get(level), meaning)}"
     way = "as an RGB picture" if meaning.by_color else "as an RGB picture, to be built with a --label_map of colours"
+    hint = " If they are Cityscapes labelIds, give --label_map=cityscapes." if _left_over(colors) else ""
     return (
-        f"{path}: its palette contradicts its values: index {index} has the colour {unpack(color)}, which {shows}, "
+        f"{path}: its palette contradicts its values: index {index} has the colour {unpack(color)}, which {stands}, "
         f"but as an id {index} is {_name(meaning.ids.get(index), meaning)}. If the colours are right, save it {way}; "
-        "if the indices are, save them as an 8-bit grey PNG without a palette."
+        f"if the indices are, save them as an 8-bit grey PNG without a palette.{hint}"
     )
-
-
-def _hint(colors: Mapping[int, int]) -> str:
-    return " If they are Cityscapes labelIds, give --label_map=cityscapes." if _left_over(colors) else ""
 
 
 def _name(train_id: int | None, meaning: Meaning) -> str:
