@@ -57,7 +57,7 @@ def settle(path: Path, found: Values, meaning: Meaning) -> Values:
     """
     if found.colored or not found.palette:
         return found
-    used = np.unique(found.values).tolist()
+    used = np.flatnonzero(np.bincount(found.values.ravel())).tolist()
     colors = {index: found.palette[index] for index in used if index < len(found.palette)}
     if found.stretched:
         levels = {index: color & 255 for index, color in colors.items()}

@@ -165,12 +165,13 @@ def histogram(values: np.ndarray) -> dict[int, int]:
 
 def oddities(encoded: bytes, suffix: str = "") -> tuple[str, ...]:
     """What is unusual about how an image is stored, from its header; `suffix` is its file name's, if it has one."""
-    with warnings.catch_warnings(), Image.open(io.BytesIO(encoded)) as picture:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tags that nobody reads
+        picture = Image.open(io.BytesIO(encoded))
         mode, form, transparent = picture.mode, picture.format, "transparency" in picture.info
         if form == "PNG" and (b"eXIf" in encoded or b"Raw profile type exif" in encoded):
             picture.load()  # the tag may lie behind the pixels
-        orientation = pictures.orientation(picture)
+    orientation = pictures.orientation(picture)
     right = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}.get(suffix.lower(), form)
     found = {
         "grey": mode in ("1", "L", "LA") or mode.startswith("I"),

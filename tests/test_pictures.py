@@ -9,6 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from data_prep.pictures import encode_image, grey_ids, pack, png_depth, read_image, read_values, unpack
+from tests import png_parts
 from tests.raw_trees import save, save_16_bit
 from uda_jax.errors import UserError
 
@@ -102,22 +103,9 @@ def test_ids_in_fewer_bits_are_not_stretched(tmp_path, bits):
     ids = IDS % 2**bits
     packed = np.packbits(np.unpackbits(ids[..., None], axis=-1)[..., -bits:].reshape(len(ids), -1), axis=-1)
     path = tmp_path / "a.png"
-    path.write_bytes(_png(ids.shape, bits, packed))
+    path.write_bytes(png_parts.grey(ids.shape, bits, [row.tobytes() for row in packed]))
     assert png_depth(path.read_bytes()) == (bits, 0)
     np.testing.assert_array_equal(ids_of(path), ids)
-
-
-def _png(shape: tuple[int, int], bits: int, rows: np.ndarray) -> bytes:
-    """A grey PNG of `bits` a pixel; Pillow writes no such files."""
-    import struct
-    import zlib
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", shape[1], shape[0], bits, 0, 0, 0, 0)
-    lines = b"".join(b"\0" + row.tobytes() for row in rows)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
