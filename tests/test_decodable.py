@@ -12,8 +12,7 @@ from PIL import Image, ImageOps
 from data_prep import build, decoding, pictures
 from data_prep.pictures import TURNS, check_whole, read_image, read_values
 from data_prep.prepare import Recipe, prepare
-from tests import png_parts
-from tests.png_parts import assemble, parts, with_part
+from tests.picture_files import ODD_EXIF, assemble, encoded, exif, interlaced, parts, with_part
 from tests.raw_trees import save, save_16_bit, scene
 from tests.test_verify import run, surprising
 from uda_jax.errors import UserError
@@ -23,24 +22,11 @@ IDS = np.random.default_rng(1).integers(0, 19, (24, 32)).astype(np.uint8)
 SMOOTH = scene("camera", 3)[0]
 
 
-def encoded(pixels: np.ndarray, form: str = "PNG", mode: str | None = None, **options) -> bytes:
-    stream = io.BytesIO()
-    picture = Image.fromarray(pixels)
-    (picture if mode is None else picture.convert(mode)).save(stream, form, **options)
-    return stream.getvalue()
-
-
 def stored(path: Path, content: bytes) -> tuple[np.ndarray, bytes]:
     """What training decodes of the image file, and the bytes that are stored."""
     path.write_bytes(content)
     image = prepare(("a", path, None), Recipe(lambda _: IDS, 19)).image
     return tf.io.decode_image(image, channels=3, expand_animations=False).numpy(), image
-
-
-def exif(orientation: int, kind: int = 3, count: int = 1) -> bytes:
-    """An EXIF block with the orientation alone, a short number unless TIFF's `kind` and `count` say otherwise."""
-    value = struct.pack({1: ">B3x", 2: ">B3x", 3: ">HH", 4: ">I"}[kind], *[orientation] * (2 if kind == 3 else 1))
-    return b"Exif\0\0MM\0*" + struct.pack(">IHHHI", 8, 1, pictures.ORIENTATION, kind, count) + value + bytes(4)
 
 
 # Damage
@@ -108,7 +94,7 @@ BYTE_FOR_BYTE = {
     "significant bits": with_part(WHOLE, b"sBIT", bytes([5, 5, 5])),
     "a transparent colour": with_part(WHOLE, b"tRNS", TRANSPARENT),
     "sRGB": with_part(WHOLE, b"sRGB", b"\0"),
-    "interlaced": png_parts.interlaced(NOISE),
+    "interlaced": interlaced(NOISE),
     "animated": encoded(NOISE, save_all=True, append_images=[Image.fromarray(255 - NOISE)]),
 }
 
@@ -214,17 +200,6 @@ def test_exif_in_the_text_of_a_png_counts_and_xmp_does_not(tmp_path):
     xmp = b'XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
     pixels, _ = stored(tmp_path / "b.png", with_part(encoded(NOISE), b"iTXt", xmp))
     np.testing.assert_array_equal(pixels, NOISE)
-
-
-ODD_EXIF = {
-    **{f"orientation {value}": exif(value) for value in (0, 9, 255)},
-    "text": exif(ord("6"), kind=2, count=2),
-    "bytes": exif(6, kind=1),
-    "a long list": exif(6, count=1 << 30),
-    "garbage": b"Exif\0\0garbage",
-    "cut": exif(6)[:18],
-    "nothing": b"",
-}
 
 
 @pytest.mark.parametrize("case", ODD_EXIF)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from data_prep.pictures import encode_image, grey_ids, pack, png_depth, read_image, read_values, unpack
-from tests import png_parts
+from tests import picture_files
 from tests.raw_trees import save, save_16_bit
 from uda_jax.errors import UserError
 
@@ -103,7 +103,7 @@ def test_ids_in_fewer_bits_are_not_stretched(tmp_path, bits):
     ids = IDS % 2**bits
     packed = np.packbits(np.unpackbits(ids[..., None], axis=-1)[..., -bits:].reshape(len(ids), -1), axis=-1)
     path = tmp_path / "a.png"
-    path.write_bytes(png_parts.grey(ids.shape, bits, [row.tobytes() for row in packed]))
+    path.write_bytes(picture_files.grey(ids.shape, bits, [row.tobytes() for row in packed]))
     assert png_depth(path.read_bytes()) == (bits, 0)
     np.testing.assert_array_equal(ids_of(path), ids)
 

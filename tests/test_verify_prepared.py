@@ -12,7 +12,7 @@ from PIL import Image
 
 from data_prep import build
 from data_prep.verify_rules import FAULT
-from tests.png_parts import with_part
+from tests.picture_files import with_part
 from tests.raw_trees import WRITERS, raw_ids, scene
 from tests.test_verify import pictures, run, surprising, truncate
 from uda_jax.data import pipeline

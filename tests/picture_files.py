@@ -1,10 +1,14 @@
-"""PNG files taken apart and put together again, whole or damaged."""
+"""Encoded pictures: PNG files taken apart and put together again, whole or damaged, and EXIF blocks."""
 
+import io
 import struct
 import zlib
 from collections.abc import Iterable
 
 import numpy as np
+from PIL import Image
+
+from data_prep.pictures import ORIENTATION
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 Part = tuple[bytes, bytes]  # kind, content
@@ -47,3 +51,29 @@ def with_part(encoded: bytes, kind: bytes, content: bytes) -> bytes:
     """A PNG with one part more, after its header."""
     header, *rest = parts(encoded)
     return assemble([header, (kind, content), *rest])
+
+
+def encoded(pixels: np.ndarray, form: str = "PNG", mode: str | None = None, **options) -> bytes:
+    """A picture as Pillow writes it."""
+    stream = io.BytesIO()
+    picture = Image.fromarray(pixels)
+    (picture if mode is None else picture.convert(mode)).save(stream, form, **options)
+    return stream.getvalue()
+
+
+def exif(orientation: int, kind: int = 3, count: int = 1) -> bytes:
+    """An EXIF block with the orientation alone, a short number unless TIFF's `kind` and `count` say otherwise."""
+    value = struct.pack({1: ">B3x", 2: ">B3x", 3: ">HH", 4: ">I"}[kind], *[orientation] * (2 if kind == 3 else 1))
+    return b"Exif\0\0MM\0*" + struct.pack(">IHHHI", 8, 1, ORIENTATION, kind, count) + value + bytes(4)
+
+
+# Blocks that tell no orientation.
+ODD_EXIF = {
+    **{f"orientation {value}": exif(value) for value in (0, 9, 255)},
+    "text": exif(ord("6"), kind=2, count=2),
+    "bytes": exif(6, kind=1),
+    "a long list": exif(6, count=1 << 30),
+    "garbage": b"Exif\0\0garbage",
+    "cut": exif(6)[:18],
+    "nothing": b"",
+}
