@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from data_prep import features, masks
+from data_prep import features, mask_content
 from data_prep.prepare import Recipe, in_parallel, prepare
 from data_prep.raw import RawSet, Scene, first
 from uda_jax.data import labels, statistics
@@ -123,7 +123,7 @@ class SceneBuilder(CountedBuilder):
             yield scene.name, features.encoded_example(scene)
         if warnings:
             print(f"warning: {len(warnings)} labels are not of their image's size:\n{first(warnings)}", file=sys.stderr)
-        if among := masks.among_photographs(masklike, len(scenes)):
+        if among := mask_content.among_photographs(masklike, len(scenes)):
             what = (
                 f"warning: {len(among)} of {len(scenes)} images look like label maps; are they among them by mistake?"
             )

@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from data_prep import masks
+from data_prep import mask_content
 from data_prep.decoding import disagreement
 from data_prep.pictures import encode_image, read_image, resize_image, resize_label
 from data_prep.raw import Scene
@@ -76,7 +76,7 @@ def prepare(scene: Scene, recipe: Recipe) -> Prepared:
     name, image_file, label_file = scene
     encoded, image = read_image(image_file)
     original: tuple[int, int] = image.shape[:2]
-    masklike = str(image_file) if masks.masklike(image) else ""
+    masklike = str(image_file) if mask_content.masklike(image) else ""
     size = recipe.size or original
     if original != tuple(size):
         encoded, image = None, resize_image(image, size)

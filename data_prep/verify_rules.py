@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from data_prep import masks, verify_ids
+from data_prep import mask_content, verify_ids
 from data_prep.raw import Files
 from data_prep.verify_scan import Facts, Spec
 from data_prep.verify_sheet import Scene
@@ -273,7 +273,9 @@ def masks_among(spec: Spec, facts: Sequence[Facts]) -> list[Finding]:
     places: list[Place] = []
     for split in sorted({f.split for f in facts}):
         images = [f for f in facts if f.split == split]
-        places += [Place(f.image) for f in masks.among_photographs([f for f in images if f.masklike], len(images))]
+        places += [
+            Place(f.image) for f in mask_content.among_photographs([f for f in images if f.masklike], len(images))
+        ]
     what = f"{_of(places, facts, 'images')} look like label maps"
     return _found(places, WARNING, "label-among-images", what, "Are they among the images by mistake? Remove them.")
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from data_prep import masks, pictures
+from data_prep import mask_content, pictures
 from data_prep.prepare import in_parallel
 from data_prep.verify_ids import BANDS, mistaken_for
 from uda_jax.data import labels
@@ -136,7 +136,7 @@ def measure_image(image: np.ndarray) -> dict[str, Any]:
         "size": image.shape[:2],
         "digest": digest.hexdigest(),
         "blank": blank,
-        "masklike": masks.masklike(image),
+        "masklike": mask_content.masklike(image),
     }
 
 

@@ -1,10 +1,10 @@
-"""data_prep.masks: label maps among images are named, and nothing else is."""
+"""data_prep.mask_content: label maps among images are named, and nothing else is."""
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from data_prep import build, masks
+from data_prep import build, mask_content
 from tests.raw_trees import raw_ids, save, save_palette, scene
 from tests.test_verify import run, surprising
 from uda_jax.data import labels
@@ -22,7 +22,7 @@ MASKS = {"train ids": grey(TRUTH), "label ids": grey(IDS), "colours": labels.pal
 
 @pytest.mark.parametrize("kind", MASKS)
 def test_label_maps_are_told(kind):
-    assert masks.masklike(MASKS[kind])
+    assert mask_content.masklike(MASKS[kind])
 
 
 def drawing() -> np.ndarray:
@@ -60,7 +60,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("kind", OTHERS)
 def test_pictures_are_no_label_maps(kind):
-    assert not masks.masklike(OTHERS[kind])
+    assert not mask_content.masklike(OTHERS[kind])
 
 
 def test_build_and_verify_name_a_label_map_among_photographs(tmp_path, capsys):
