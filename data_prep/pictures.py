@@ -22,6 +22,7 @@ LOSSLESS = ("PNG", "BMP", "GIF", "PPM", "TIFF")  # formats, under whatever name,
 ORIENTATION = 0x0112  # the EXIF tag of a camera held upright or not; TensorFlow ignores it
 SINGLE = ("1", "L", "LA", "P", "PA", "I;16", "I;16B", "I;16L", "I", "F")  # modes with one channel of values
 PNG = b"\x89PNG\r\n\x1a\n"
+JPEG_SIDE = 65_500  # pixels; libjpeg writes nothing longer
 MAX_SIDE = 1_000_000  # pixels; libpng, and so TensorFlow, decodes nothing longer
 
 # EXIF orientation -> what makes the stored rows and columns upright.
@@ -226,10 +227,10 @@ def png_depth(encoded: bytes) -> tuple[int, int]:
 
 
 def encode_image(image: np.ndarray, encoding: str) -> bytes:
-    """uint8 [H, W, 3] or [H, W] as "png", or as "jpeg" of quality 95."""
+    """uint8 [H, W, 3] or [H, W] as "png", or as "jpeg" of quality 95 where that can be so long."""
     stream = io.BytesIO()
     picture = Image.fromarray(image)
-    if encoding == "png":
+    if encoding == "png" or max(picture.size) > JPEG_SIDE:
         picture.save(stream, "PNG", compress_level=4)  # twice as fast as 6, as small
     else:
         picture.save(stream, "JPEG", quality=95)

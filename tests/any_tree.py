@@ -81,7 +81,7 @@ def turned(rng: Rng, pixels: np.ndarray) -> tuple[np.ndarray, bytes]:
 def image(rng: Rng, size: tuple[int, int]) -> tuple[str, File]:
     """A suffix and an image of this (height, width), once it is upright."""
     pixels = rng.integers(0, 256, (*size, 3)).astype(np.uint8)
-    draw_one = pick(rng, (_converted, _converted, _jpeg, _jpeg, _wide, _turned, _odd_parts, _damaged_image))
+    draw_one = pick(rng, (_converted, _converted, _jpeg, _jpeg, _wide, _turned, _odd_parts, _odd_parts, _damaged_image))
     content, right, sure = draw_one(rng, pixels)
     suffix = pick(rng, (".jpg", ".JPEG", ".png") if content.startswith(b"\xff\xd8") else (".png", ".PNG"))
     return suffix, File(content, right, sure)
@@ -136,7 +136,7 @@ def _odd_parts(rng: Rng, pixels: np.ndarray):
         with_part(whole, b"gAMA", bytes(rng.integers(0, 2, 4).tolist())),
         with_part(whole, b"sBIT", b"\5\5\5"),
         with_part(whole, b"tRNS", bytes(6)),
-        with_part(whole, b"FOOB", b"?"),
+        with_part(whole, b"FOOB", b"libpng refuses what it should know, to go by the name"),
         with_part(whole, b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<a tiff:Orientation="6"/>'),
         whole + b"garbage",
         files.interlaced(pixels),

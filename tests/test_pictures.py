@@ -142,3 +142,5 @@ def test_encodings():
     smooth = np.full((16, 16, 3), 90, np.uint8)
     jpeg = encode_image(smooth, "jpeg")
     assert jpeg.startswith(b"\xff\xd8") and np.abs(tf.io.decode_jpeg(jpeg).numpy().astype(int) - smooth).max() <= 2
+    assert encode_image(np.zeros((1, 65_501, 3), np.uint8), "jpeg").startswith(b"\x89PNG")
+    assert encode_image(np.zeros((1, 65_500, 3), np.uint8), "jpeg").startswith(b"\xff\xd8")
