@@ -65,7 +65,7 @@ def settle(path: Path, found: Values, meaning: Meaning) -> Values:
         return _mapped(found, levels, colored=False) if shown else Values(found.values, False)
     if not meaning.ids and len(colors) == len(used):
         return _mapped(found, colors, colored=True)
-    if _plain(found.palette, used) or len(colors) < len(used):
+    if len(colors) < len(used) or _plain(found.palette, used):
         return Values(found.values, False)
     grey = all(color % 0x010101 == 0 for color in colors.values())
     return (_of_greys if grey else _of_colors)(path, found, colors, meaning)

@@ -70,7 +70,7 @@ def read_image(path: Path) -> tuple[bytes | None, np.ndarray]:
         grey = (np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
         return None, upright(np.repeat(grey[..., None], 3, axis=2), turned)
     as_is = picture.format in STORABLE and picture.mode == "RGB" and turned == 1 and depth <= 8
-    return (encoded if as_is else None), upright(np.asarray(picture.convert("RGB")), turned)
+    return (encoded if as_is else None), upright(as_rgb(picture), turned)
 
 
 def read_values(path: Path, first_channel: bool = False) -> Values:
@@ -103,7 +103,7 @@ def _values(path: Path, encoded: bytes, picture: Image.Image, first_channel: boo
         return _single(path, picture, depth if color_type == 0 else 8)
     if picture.mode not in ("RGB", "RGBA"):
         raise UserError(f"{path} is a {picture.mode} picture: labels must be ids (8-bit grey PNG) or RGB colours.")
-    rgb = np.asarray(picture.convert("RGB"))
+    rgb = as_rgb(picture)
     return Values(rgb[..., 0].astype(np.int32), False) if first_channel else Values(_packed(rgb), True)
 
 
@@ -175,6 +175,13 @@ def open_picture(path: Path, encoded: bytes) -> Image.Image:
     except Exception as error:  # decoders raise a dozen kinds on broken files
         raise UserError(f"cannot read the image {path}: {_why(error)}. Replace or remove it.") from error
     return picture
+
+
+def as_rgb(picture: Image.Image) -> np.ndarray:
+    """uint8 [H, W, 3] of a decoded picture, without its alpha."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of alpha, which is dropped on purpose
+        return np.asarray(picture.convert("RGB"))
 
 
 def _why(error: Exception) -> str:

@@ -153,7 +153,7 @@ def _check_readable(encoded: bytes, pixels: np.ndarray) -> None:
 
 
 def _decode_image(record: Record) -> np.ndarray:
-    return np.asarray(pictures.open_picture(Path(record.id), record.image).convert("RGB"))
+    return pictures.as_rgb(pictures.open_picture(Path(record.id), record.image))
 
 
 def _decode_label(record: Record, classes: int) -> Label:

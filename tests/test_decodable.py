@@ -111,7 +111,8 @@ def test_other_pngs_are_stored_as_pillow_reads_them(tmp_path, mode):
     picture = (
         Image.fromarray(NOISE).convert(mode) if mode != "I;16" else Image.fromarray(NOISE[..., 0] * np.uint16(257))
     )
-    picture.save(tmp_path / "b.png")
+    alpha = {"transparency": bytes([0, 99])} if mode == "P" else {}
+    picture.save(tmp_path / "b.png", **alpha)
     pixels, _ = stored(tmp_path / "a.png", (tmp_path / "b.png").read_bytes())
     shown = NOISE[..., :1].repeat(3, axis=2) if mode == "I;16" else np.asarray(picture.convert("RGB"))
     np.testing.assert_array_equal(pixels, shown)

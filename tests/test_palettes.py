@@ -12,6 +12,7 @@ from data_prep import label_map, verify
 from data_prep.palettes import published
 from data_prep.pictures import pack, read_values
 from data_prep.raw import RAW_SETS
+from tests.picture_files import assemble, parts
 from tests.raw_trees import raw_ids, save, save_palette, scene
 from tests.test_verify import run, surprising
 from uda_jax.data import labels
@@ -195,6 +196,13 @@ def test_a_palette_cut_to_black_says_nothing(tmp_path):
     assert (raw(path) == 255).all()
     with pytest.raises(UserError, match="contradicts"):
         label_map.read_train_ids(path, label_map.load("train"))
+
+
+def test_indices_beyond_the_palette_are_ids(tmp_path):
+    whole = paint(tmp_path / "a.png", np.array([[7, 8]], np.uint8), GTA5_COLORS).read_bytes()
+    cut = [(kind, content[:12] if kind == b"PLTE" else content) for kind, content in parts(whole)]
+    (tmp_path / "a.png").write_bytes(assemble(cut))
+    assert raw(tmp_path / "a.png").tolist() == [[0, 1]]
 
 
 # Label maps of the user's own
