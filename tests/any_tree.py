@@ -21,7 +21,6 @@ from uda_jax.data import labels
 
 Rng = np.random.Generator
 NAMES = ("a", "b c", "50% #1", "-x", "ü é 街", "f/g", "d e/-f/h", "a.b", "(1)", "x" * 120)
-LOST = ("images/lost.png", "images/deep/lost.jpg")  # links to nowhere
 
 
 class File(NamedTuple):
@@ -43,7 +42,7 @@ class Scene(NamedTuple):
 
 
 class Tree(NamedTuple):
-    """arguments: of build and verify, but for what only one of them takes; linked: folders that are links."""
+    """arguments: of build and verify, but for what only one of them takes; lost: links to nowhere."""
 
     arguments: list[str]
     dataset: str
