@@ -66,7 +66,7 @@ def test_pictures_are_no_label_maps(kind):
 def test_build_and_verify_name_a_label_map_among_photographs(tmp_path, capsys):
     for k in range(3):
         save(tmp_path / "photos" / f"{k}.png", scene("camera", k)[0])
-    odd = save_palette(tmp_path / "photos" / "1_color.png", IDS, labels.CITYSCAPES[1:])
+    odd = save_palette(tmp_path / "photos" / "street.png", IDS, labels.CITYSCAPES[1:])
     arguments = ["--dataset=folders", f"--split=train={tmp_path / 'photos'}"]
     assert build.main([*arguments, "--name=x", f"--out={tmp_path}", "--workers=1"]) == 0
     error = capsys.readouterr().err
