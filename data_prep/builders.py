@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from data_prep import features
+from data_prep import features, mask_content
 from data_prep.files import Scene
 from data_prep.left_out import first
 from data_prep.prepare import Recipe, in_parallel, prepare
@@ -118,16 +118,22 @@ class SceneBuilder(CountedBuilder):
         return {split: beam.Examples(self._planned(), split, self.data_path) for split in self._planned().scenes}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        plan, warnings = self._planned(), []
+        plan, warnings, masklike = self._planned(), [], []
         scenes, counts = plan.scenes[split], statistics.empty(len(plan.classes))
         prepared = in_parallel(partial(prepare, recipe=plan.recipes[split]), scenes, plan.workers)
         for scene in tqdm(prepared, total=len(scenes), desc=f"{self.name} {split}", unit=" images"):
             if scene.statistics is not None:
                 counts = self.statistics[split] = statistics.add(counts, scene.statistics)
             warnings += [scene.warning] if scene.warning else []
+            masklike += [scene.masklike] if scene.masklike else []
             yield scene.name, features.encoded_example(scene)
         if warnings:
             print(f"warning: {len(warnings)} labels are not of their image's size:\n{first(warnings)}", file=sys.stderr)
+        if among := mask_content.among_photographs(masklike, len(scenes)):
+            what = (
+                f"warning: {len(among)} of {len(scenes)} images look like label maps; are they among them by mistake?"
+            )
+            print(f"{what}\n{first(among)}", file=sys.stderr)
 
     def _planned(self) -> Plan:
         assert self.plan is not None

@@ -10,13 +10,15 @@ A label map is a YAML (or JSON) file; docs/data.md explains it:
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
 
+from data_prep import palettes, strict_yaml
+from data_prep.palettes import Meaning
 from data_prep.pictures import Values, grey_ids, pack, read_values, unpack
 from data_prep.raw import lookup
 from uda_jax.data import labels
@@ -25,6 +27,7 @@ from uda_jax.paths import local, read_text
 
 KEYS = ("classes", "ids", "colors", "other")
 MAX_CLASSES = labels.IGNORE
+LOWEST, HIGHEST = -(2**31), 2**31 - 1  # of ids: label files are read as int32
 
 
 class LabelMap(NamedTuple):
@@ -42,13 +45,18 @@ class LabelMap(NamedTuple):
 
 
 def _published(name: str) -> LabelMap:
-    table = sorted(labels.TABLES[name], key=lambda label: -label.train_id)
-    ids = {label.id: label.train_id for label in table}
-    colors = {} if name == "synthia" else {pack(label.color): label.train_id for label in table}
-    return LabelMap(name, labels.NAMES, ids, colors, first_channel=name == "synthia")
+    known = palettes.published(name)
+    return LabelMap(name, labels.NAMES, known.ids, known.colors, first_channel=name == "synthia")
 
 
 TRAIN_IDS = _published("train")._replace(colors={})  # what label files hold where no label map is given
+
+
+def meaning(label_map: LabelMap) -> Meaning:
+    """What ids and colours stand for. The default map knows its colours, but reads no label by them."""
+    if label_map.name in labels.TABLES:
+        return palettes.published(label_map.name)._replace(by_color=bool(label_map.colors))
+    return Meaning(label_map.ids, label_map.colors, label_map.classes, other=label_map.other)
 
 
 def load(text: str) -> LabelMap:
@@ -64,7 +72,7 @@ def load(text: str) -> LabelMap:
         names = ", ".join(labels.TABLES)
         raise UserError(f"--label_map={text}: no such file. Expected a YAML file, or one of {names}")
     try:
-        content = yaml.safe_load(read_text(path))
+        content = strict_yaml.parse(read_text(path))
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {error}") from error
     return parse(content, str(path))
@@ -81,15 +89,11 @@ def parse(content: Any, name: str) -> LabelMap:
         raise UserError(f"{name}: unknown entry {strange[0]!r}, expected {', '.join(KEYS)}{hint}")
     classes = _classes(content["classes"], name)
     other = content.get("other")
-    if other not in (None, "ignore", labels.IGNORE):
+    if other not in (None, "ignore", labels.IGNORE) or isinstance(other, float):
         raise UserError(f"{name}: other: {other!r}, expected ignore, or no such entry")
-    return LabelMap(
-        name,
-        classes,
-        {_id(key, name): _train_id(value, classes, name) for key, value in _entries(content, "ids", name)},
-        {_color(key, name): _train_id(value, classes, name) for key, value in _entries(content, "colors", name)},
-        None if other is None else labels.IGNORE,
-    )
+    ids = _entries(content, "ids", _id, classes, name)
+    colors = _entries(content, "colors", _color, classes, name)
+    return LabelMap(name, classes, ids, colors, None if other is None else labels.IGNORE)
 
 
 def _classes(value: Any, name: str) -> tuple[str, ...]:
@@ -102,18 +106,29 @@ def _classes(value: Any, name: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _entries(content: Mapping[str, Any], key: str, name: str) -> list[tuple[Any, Any]]:
-    found = content.get(key) or {}
+def _entries(
+    content: Mapping[str, Any], kind: str, read: Callable[[Any, str], int], classes: tuple[str, ...], name: str
+) -> dict[int, int]:
+    """The entries "ids" or "colors" of a label map: what `read` makes of each key -> the train id of its value."""
+    found = {} if content.get(kind) is None else content[kind]
     if not isinstance(found, dict):
-        raise UserError(f"{name}: {key}: {found!r}, expected entries such as 7: road")
-    return list(found.items())
+        raise UserError(f"{name}: {kind}: {found!r}, expected entries such as 7: road")
+    first: dict[int, Any] = {}
+    for key in found:
+        number = read(key, name)
+        if number in first:
+            raise UserError(f"{name}: {kind}: {first[number]!r} and {key!r} are the same; remove one of them")
+        first[number] = key
+    return {number: _train_id(found[key], classes, f"{name}: {kind}: {key!r}") for number, key in first.items()}
 
 
 def _id(key: Any, name: str) -> int:
-    try:
-        return int(key)  # JSON has text for keys
-    except (TypeError, ValueError):
-        raise UserError(f"{name}: ids: {key!r} is no whole number") from None
+    """An id, of which JSON has text."""
+    if isinstance(key, bool | float) or not re.fullmatch(r"[+-]?\d{1,20}", str(key).strip(), re.ASCII):
+        raise UserError(f"{name}: ids: {key!r} is no whole number")
+    if not LOWEST <= int(key) <= HIGHEST:
+        raise UserError(f"{name}: ids: {key!r} is beyond what label files hold ({LOWEST} to {HIGHEST})")
+    return int(key)
 
 
 def _color(key: Any, name: str) -> int:
@@ -121,30 +136,31 @@ def _color(key: Any, name: str) -> int:
     text = str(key).strip()
     if re.fullmatch(r"#[0-9a-fA-F]{6}", text):
         return int(text[1:], 16)
-    parts = re.fullmatch(r"(\d+)\s*,\s*(\d+)\s*,\s*(\d+)", text)
+    parts = re.fullmatch(r"(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})", text, re.ASCII)
     if parts is None or max(map(int, parts.groups())) > 255:
         raise UserError(f'{name}: colors: {key!r}, expected "#804080" or "128, 64, 128" (with the quotes)')
     return pack((int(parts[1]), int(parts[2]), int(parts[3])))
 
 
-def _train_id(value: Any, classes: tuple[str, ...], name: str) -> int:
+def _train_id(value: Any, classes: tuple[str, ...], where: str) -> int:
     """The train id that a class name, a train id or "ignore" stands for."""
-    if value == "ignore" or value == labels.IGNORE:
+    number = isinstance(value, int) and not isinstance(value, bool)
+    if value == "ignore" or (number and value == labels.IGNORE):
         return labels.IGNORE
-    if value in classes:
+    if isinstance(value, str) and value in classes:
         return classes.index(value)
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(classes):
+    if number and 0 <= value < len(classes):
         return value
     near = difflib.get_close_matches(str(value), classes, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise UserError(f"{name}: {value!r} is neither one of the classes {', '.join(classes)} nor ignore{hint}")
+    raise UserError(f"{where}: {value!r} is neither one of the classes {', '.join(classes)} nor ignore{hint}")
 
 
 def read_train_ids(path: Path, label_map: LabelMap) -> np.ndarray:
     """The train ids of a label file, uint8 [H, W].
 
     Raises:
-      UserError: not readable, coloured where ids are expected or the reverse, or with values that are not listed.
+      UserError: as `convert`, and where values are not listed.
     """
     values, train_ids, unknown = convert(path, label_map)
     if unknown:
@@ -156,9 +172,9 @@ def convert(path: Path, label_map: LabelMap) -> tuple[Values, np.ndarray, list[i
     """(what a label file holds, its train ids uint8 [H, W], the values or colours that should be listed).
 
     Raises:
-      UserError: not readable, or coloured where ids are expected or the reverse.
+      UserError: not readable, coloured where ids are expected or the reverse, or with a palette that contradicts it.
     """
-    values = read_values(path, label_map.first_channel)
+    values = palettes.settle(path, read_values(path, label_map.first_channel), meaning(label_map))
     if values.colored:
         grey = grey_ids(values.values)
         if grey is not None and label_map.ids and lookup(values.values, label_map.colors, 0)[1]:

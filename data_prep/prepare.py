@@ -1,6 +1,6 @@
 """Files -> what is stored of them: one scene at a time, in as many processes as wanted.
 
-No TensorFlow here (but for 16-bit colour files), so that worker processes start fast.
+TensorFlow is imported only where a file is stored byte for byte, to prove that training can decode it.
 """
 
 import multiprocessing
@@ -17,6 +17,8 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from data_prep import mask_content
+from data_prep.decoding import disagreement
 from data_prep.pictures import encode_image, read_image, resize_image, resize_label
 from data_prep.raw import Scene
 from uda_jax.data import labels
@@ -48,7 +50,10 @@ class Recipe(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A scene as it is stored: encoded image and label (PNG of train ids), and the counts of a true label."""
+    """A scene as it is stored: encoded image and label (PNG of train ids), and the counts of a true label.
+
+    masklike: the image file, if it looks like a label map.
+    """
 
     name: str
     image: bytes
@@ -56,13 +61,14 @@ class Prepared(NamedTuple):
     original_size: tuple[int, int]
     statistics: Statistics | None
     warning: str = ""
+    masklike: str = ""
 
 
 def prepare(scene: Scene, recipe: Recipe) -> Prepared:
     """Reads, checks, resizes and encodes one scene.
 
     Images are resized bicubically, labels to the nearest pixel, each from its own size. An image that need not be
-    changed is stored byte for byte.
+    changed is stored byte for byte, if TensorFlow decodes it as it was read here.
 
     Raises:
       UserError: a file is unreadable, or image and label are of different sizes.
@@ -70,13 +76,15 @@ def prepare(scene: Scene, recipe: Recipe) -> Prepared:
     name, image_file, label_file = scene
     encoded, image = read_image(image_file)
     original: tuple[int, int] = image.shape[:2]
+    masklike = str(image_file) if mask_content.masklike(image) else ""
     size = recipe.size or original
     if original != tuple(size):
         encoded, image = None, resize_image(image, size)
-    encoded = encoded or encode_image(image, recipe.encoding)
+    if encoded is None or disagreement(encoded, image):
+        encoded = encode_image(image, recipe.encoding)
     if label_file is None:
         blank = np.full(size, labels.IGNORE, np.uint8)
-        return Prepared(name, encoded, encode_image(blank, "png"), original, None)
+        return Prepared(name, encoded, encode_image(blank, "png"), original, None, masklike=masklike)
     label = recipe.read_label(label_file)
     warning = "" if label.shape == original else _sizes(image_file, original, label_file, label.shape)
     if warning and not recipe.mixed_sizes:
@@ -84,7 +92,7 @@ def prepare(scene: Scene, recipe: Recipe) -> Prepared:
     if warning or not recipe.full_labels:
         label = resize_label(label, size)
     counts = of_label(label, recipe.num_classes)
-    return Prepared(name, encoded, encode_image(label, "png"), original, counts, warning)
+    return Prepared(name, encoded, encode_image(label, "png"), original, counts, warning, masklike)
 
 
 def _sizes(image_file: Path, image: tuple[int, ...], label_file: Path, label: tuple[int, ...]) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_prep import left_out
+from data_prep import left_out, palettes
 from data_prep.files import (
     IMAGE_SUFFIXES,
     LABEL_SUFFIXES,
@@ -83,12 +83,14 @@ def _to_train_ids(values: np.ndarray, table: tuple[labels.Label, ...]) -> tuple[
     return train_ids.astype(np.uint8), unknown
 
 
-def _read_label(path: Path, table: tuple[labels.Label, ...], first_channel: bool = False) -> np.ndarray:
+def _read_label(path: Path, table: str) -> np.ndarray:
     """Ids int32 [H, W]; coloured label pictures are read by the table's colours, classes before ignored ids."""
-    values, colored = read_values(path, first_channel)
-    if not colored:
+    found = palettes.settle(path, read_values(path, first_channel=table == "synthia"), palettes.published(table))
+    values = found.values
+    if not found.colored:
         return values
-    colors = {pack(label.color): label.id for label in sorted(table, key=lambda label: -label.train_id)}
+    rows = sorted(labels.PAINTED[table], key=lambda row: -row.train_id)
+    colors = {pack(row.color): row.id for row in rows}
     ids, unknown = lookup(values, colors, labels.IGNORE)
     grey = grey_ids(values) if unknown else None
     if grey is not None:
@@ -211,7 +213,7 @@ def _raw_set(
     name: str, published: Mapping[str, int], locate: Callable[[Path], dict[str, Files]], table: str, **fields: Any
 ) -> RawSet:
     ids = labels.TABLES[table]
-    read_label = partial(_read_label, table=ids, first_channel=table == "synthia")
+    read_label = partial(_read_label, table=table)
     return RawSet(name, published, locate, read_label, partial(_to_train_ids, table=ids), names=labels.NAMES, **fields)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from data_prep import pictures, verify_ids, verify_rules, verify_scan, verify_sheet
+from data_prep import decoding, pictures, verify_ids, verify_rules, verify_scan, verify_sheet
 from data_prep.raw import RAW_SETS
 from data_prep.verify_rules import FAULT, Finding, Place, Report
 from data_prep.verify_scan import Facts, Label, Spec
@@ -130,23 +130,30 @@ def scan(spec: Spec, record: Record) -> Facts:
     name = f"{record.split}/{record.id}"
     facts = Facts(record.split, record.id, name, "" if record.label is None else name, raw_size=record.original_size)
     try:
-        verify_scan.check_sums(record.image)
         image = _decode_image(record)
+        _check_readable(record.image, image)
         facts = facts._replace(oddities=verify_scan.oddities(record.image), **verify_scan.measure_image(image))
     except Exception as error:  # decoders raise a dozen kinds on broken data
         facts = facts._replace(image_error=verify_scan.reason(error, Path(record.id)))
     if record.label is None:
         return facts
     try:
-        verify_scan.check_sums(record.label)
-        measured = verify_scan.measure_label(_decode_label(record, len(spec.names)), spec.ids)
+        label = _decode_label(record, len(spec.names))
+        _check_readable(record.label, label.train_ids)
+        measured = verify_scan.measure_label(label, spec.ids)
     except Exception as error:  # as above
         return facts._replace(label_error=verify_scan.reason(error, Path(record.id)))
     return facts._replace(**measured)
 
 
+def _check_readable(encoded: bytes, pixels: np.ndarray) -> None:
+    """Raises UserError where training would read something else, or nothing."""
+    if reason := decoding.disagreement(encoded, pixels):
+        raise UserError(reason)
+
+
 def _decode_image(record: Record) -> np.ndarray:
-    return np.asarray(pictures.open_picture(Path(record.id), record.image).convert("RGB"))
+    return pictures.as_rgb(pictures.open_picture(Path(record.id), record.image))
 
 
 def _decode_label(record: Record, classes: int) -> Label:

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from data_prep import left_out, verify_ids
+from data_prep import left_out, mask_content, verify_ids
 from data_prep.files import Files
 from data_prep.left_out import FAULT, NOTE, WARNING
 from data_prep.verify_scan import Facts, Spec
@@ -64,6 +64,7 @@ def findings(spec: Spec, facts: Sequence[Facts]) -> list[Finding]:
         unusual_sizes,
         duplicates,
         empty,
+        masks_among,
         shares,
         oddities,
     )
@@ -280,6 +281,18 @@ def empty(spec: Spec, facts: Sequence[Facts]) -> list[Finding]:
         ),
         *_found(single, NOTE, "single-class", one_class, "Look at them."),
     ]
+
+
+def masks_among(spec: Spec, facts: Sequence[Facts]) -> list[Finding]:
+    """Images that look like label maps among others of their split that do not."""
+    places: list[Place] = []
+    for split in sorted({f.split for f in facts}):
+        images = [f for f in facts if f.split == split]
+        places += [
+            Place(f.image) for f in mask_content.among_photographs([f for f in images if f.masklike], len(images))
+        ]
+    what = f"{_of(places, facts, 'images')} look like label maps"
+    return _found(places, WARNING, "label-among-images", what, "Are they among the images by mistake? Remove them.")
 
 
 def shares(spec: Spec, facts: Sequence[Facts]) -> list[Finding]:

@@ -5,6 +5,7 @@ Nothing here judges, and no fault of a file raises: errors are among the facts.
 
 import hashlib
 import io
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -13,7 +14,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from data_prep import pictures
+from data_prep import mask_content, pictures
 from data_prep.prepare import in_parallel
 from data_prep.verify_ids import BANDS, mistaken_for
 from uda_jax.data import labels
@@ -72,7 +73,7 @@ class Facts(NamedTuple):
 
     size, label_size: (height, width), the image's after its EXIF rotation; raw_size: before it was resized and stored.
     oddities: what is unusual about how the image is stored, such as "grey" or "16-bit".
-    digest: of the decoded pixels; `blank`: they are all of one colour.
+    digest: of the decoded pixels; `blank`: they are all of one colour; `masklike`: they look like a label map.
     mistaken: the key of `labels.TABLES` that the stored ids seem to belong to, where that is not the set's.
     classes: train id -> pixels; unknown: stored id or colour that the set does not have -> pixels.
     colors: (share of pixels in Cityscapes palette colours, number of colours) of a label that is a coloured picture.
@@ -90,6 +91,7 @@ class Facts(NamedTuple):
     oddities: tuple[str, ...] = ()
     digest: str = ""
     blank: bool = False
+    masklike: bool = False
     mistaken: str = ""
     classes: Mapping[int, int] = {}
     unknown: Mapping[str, int] = {}
@@ -106,10 +108,9 @@ def scan(spec: Spec, item: Item) -> Facts:
     """Reads both files of a scene in full."""
     facts = Facts(item.split, item.id, str(item.image), "" if item.label is None else str(item.label))
     try:
-        encoded = item.image.read_bytes()
-        check_sums(encoded)
         image = pictures.read_image(item.image)[1]
-        facts = facts._replace(oddities=oddities(encoded, item.image.suffix), **measure_image(image))
+        how = oddities(item.image.read_bytes(), item.image.suffix)
+        facts = facts._replace(oddities=how, **measure_image(image))
     except Exception as error:  # decoders raise a dozen kinds on broken files
         facts = facts._replace(image_error=reason(error, item.image))
     return facts if item.label is None else facts._replace(**_scan_label(spec, item.label))
@@ -117,7 +118,6 @@ def scan(spec: Spec, item: Item) -> Facts:
 
 def _scan_label(spec: Spec, path: Path) -> dict[str, Any]:
     try:
-        check_sums(path.read_bytes())
         label = spec.read_label(path)
         measured = measure_label(label, spec.ids)
     except Exception as error:  # as above
@@ -132,7 +132,12 @@ def measure_image(image: np.ndarray) -> dict[str, Any]:
     digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(image).data)
     blank = bool((image == image[:1, :1]).all())
-    return {"size": image.shape[:2], "digest": digest.hexdigest(), "blank": blank}
+    return {
+        "size": image.shape[:2],
+        "digest": digest.hexdigest(),
+        "blank": blank,
+        "masklike": mask_content.masklike(image),
+    }
 
 
 def measure_label(label: Label, ids: str | None) -> dict[str, Any]:
@@ -158,20 +163,15 @@ def histogram(values: np.ndarray) -> dict[int, int]:
     return {int(value): int(count) for value, count in zip(*np.unique(values, return_counts=True), strict=True)}
 
 
-def check_sums(encoded: bytes) -> None:
-    """Raises if the checksums of a PNG do not fit: decoders do not look at all of them."""
-    if encoded.startswith(pictures.PNG):
-        with Image.open(io.BytesIO(encoded)) as picture:
-            picture.verify()
-
-
 def oddities(encoded: bytes, suffix: str = "") -> tuple[str, ...]:
     """What is unusual about how an image is stored, from its header; `suffix` is its file name's, if it has one."""
-    with Image.open(io.BytesIO(encoded)) as picture:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tags that nobody reads
+        picture = Image.open(io.BytesIO(encoded))
         mode, form, transparent = picture.mode, picture.format, "transparency" in picture.info
-        # Pillow would decode a whole PNG to look for what few of them have.
-        tagged = form != "PNG" or b"eXIf" in encoded or b"Raw profile type exif" in encoded
-        orientation = picture.getexif().get(pictures.ORIENTATION, 1) if tagged else 1
+        if form == "PNG" and (b"eXIf" in encoded or b"Raw profile type exif" in encoded):
+            picture.load()  # the tag may lie behind the pixels
+    orientation = pictures.orientation(picture)
     right = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}.get(suffix.lower(), form)
     found = {
         "grey": mode in ("1", "L", "LA") or mode.startswith("I"),

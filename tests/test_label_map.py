@@ -82,6 +82,27 @@ def test_json_is_read_too(tmp_path):
         ('classes: [a]\ncolors: {"#80408": a}', "'#80408', expected"),
         ('classes: [a]\ncolors: {"1, 2, 256": a}', 'expected "#804080"'),
         ("classes: [a]\nids: {1: a}\nother: a", "other: 'a', expected ignore"),
+        ("classes: [a]\nids: {1: }", "ids: 1: None is neither"),
+        ("classes: [a]\nids: {1: 0.0}", "ids: 1: 0.0 is neither"),
+        ("classes: [a]\nids: {7.5: a}", "ids: 7.5 is no whole number"),
+        ("classes: [a]\nids: {7.0: a}", "ids: 7.0 is no whole number"),
+        ("classes: [a]\nids: {0x10: a}", "ids: '0x10' is no whole number"),
+        ("classes: [a]\nids: {yes: a}", "ids: True is no whole number"),
+        ("classes: [a, b]\nids: {1: off}", "ids: 1: False is neither"),
+        ("classes: [a]\nids: {2147483648: a}", "ids: 2147483648 is beyond what label files hold"),
+        ("classes: [a]\nids: 0", "ids: 0, expected entries"),
+        ("classes: [a]\nids: {1: 2020-13-13}", "is not valid YAML: month must be"),
+        ("classes: [a]\nids: {1: a}\nother: 255.0", "other: 255.0, expected ignore"),
+        ("classes: [a, b]\nids:\n  7: a\n  7: b", r"7 is given twice \(a in line 3, b in line 4\)"),
+        ("classes: [a, b]\nids: {7: a, '7': b}", "ids: 7 and '7' are the same; remove one"),
+        ("classes: [a]\nids: {010: a, 10: a}", "ids: '010' and 10 are the same"),
+        ('{"classes": ["a"], "ids": {"1": "a", "1": 255}}', r"'1' is given twice \(a in line 1, 255 in line 1\)"),
+        (
+            'classes: [a]\ncolors: {"#804080": a, "128, 64, 128": a}',
+            "colors: '#804080' and '128, 64, 128' are the same",
+        ),
+        ("classes: [a]\nclasses: [b]\nids: {1: a}", r"'classes' is given twice \(.*line 1, .*line 2\)"),
+        ("classes: [a]\nids: {1: a}\nids: {2: a}", r"'ids' is given twice \(.*line 2, .*line 3\)"),
         ("classes: [a]\nids: {1: a}\ncolours: {}", "unknown entry 'colours', .*did you mean 'colors'"),
     ],
 )
@@ -90,6 +111,13 @@ def test_mistakes_are_named(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(UserError, match=rf"(?s)map.yaml.*{message}"):
         label_map.load(str(path))
+
+
+def test_numbers_are_read_as_they_look(tmp_path):
+    path = tmp_path / "map.yaml"
+    path.write_text('classes: [010, b]\nids: {010: b, 007: 0, -1: ignore, "12": 010}')
+    found = label_map.load(str(path))
+    assert found.classes == ("010", "b") and found.ids == {10: 1, 7: 0, -1: 255, 12: 0}
 
 
 def test_too_many_classes(tmp_path):
@@ -114,7 +142,7 @@ def test_published_maps(tmp_path, name):
     if name == "synthia":
         save_16_bit(path, np.stack([ids, ids, ids], axis=-1))
     else:
-        save_palette(path, ids, labels.CITYSCAPES[1:])
+        save_palette(path, ids, labels.TRAIN if name == "train" else labels.CITYSCAPES[1:])
     np.testing.assert_array_equal(label_map.read_train_ids(path, found), truth)
     if name != "synthia":
         save(path, labels.palette()[truth])  # a picture in the colours of Cityscapes

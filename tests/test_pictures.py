@@ -9,6 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from data_prep.pictures import encode_image, grey_ids, pack, png_depth, read_image, read_values, unpack
+from tests import picture_files
 from tests.raw_trees import save, save_16_bit
 from uda_jax.errors import UserError
 
@@ -17,9 +18,9 @@ IDS = np.random.default_rng(1).integers(0, 23, (12, 16)).astype(np.uint8)
 
 
 def ids_of(path: Path, first_channel: bool = False) -> np.ndarray:
-    values, colored = read_values(path, first_channel)
-    assert not colored and values.dtype == np.int32
-    return values
+    found = read_values(path, first_channel)
+    assert not found.colored and found.values.dtype == np.int32
+    return found.values
 
 
 def test_jpeg_and_png_are_kept_byte_for_byte(tmp_path):
@@ -90,9 +91,9 @@ def test_ids_in_8_bits(tmp_path, mode):
 def test_ids_in_all_three_channels(tmp_path):
     for mode in ("RGB", "RGBA"):
         Image.fromarray(IDS).convert(mode).save(tmp_path / "a.png")
-        values, colored = read_values(tmp_path / "a.png")
-        ids = grey_ids(values)
-        assert colored and ids is not None
+        found = read_values(tmp_path / "a.png")
+        ids = grey_ids(found.values)
+        assert found.colored and ids is not None
         np.testing.assert_array_equal(ids, IDS)
     assert grey_ids(read_values(save(tmp_path / "b.png", NOISE)).values) is None
 
@@ -102,22 +103,9 @@ def test_ids_in_fewer_bits_are_not_stretched(tmp_path, bits):
     ids = IDS % 2**bits
     packed = np.packbits(np.unpackbits(ids[..., None], axis=-1)[..., -bits:].reshape(len(ids), -1), axis=-1)
     path = tmp_path / "a.png"
-    path.write_bytes(_png(ids.shape, bits, packed))
+    path.write_bytes(picture_files.grey(ids.shape, bits, [row.tobytes() for row in packed]))
     assert png_depth(path.read_bytes()) == (bits, 0)
     np.testing.assert_array_equal(ids_of(path), ids)
-
-
-def _png(shape: tuple[int, int], bits: int, rows: np.ndarray) -> bytes:
-    """A grey PNG of `bits` a pixel; Pillow writes no such files."""
-    import struct
-    import zlib
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", shape[1], shape[0], bits, 0, 0, 0, 0)
-    lines = b"".join(b"\0" + row.tobytes() for row in rows)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
@@ -137,9 +125,9 @@ def test_ids_beyond_8_bits_survive(tmp_path):
 def test_colours_are_packed_and_alpha_is_dropped(tmp_path):
     for mode in ("RGB", "RGBA"):
         Image.fromarray(NOISE).convert(mode).save(tmp_path / "a.png")
-        values, colored = read_values(tmp_path / "a.png")
-        assert colored
-        np.testing.assert_array_equal([unpack(int(value)) for value in values[0]], NOISE[0])
+        found = read_values(tmp_path / "a.png")
+        assert found.colored
+        np.testing.assert_array_equal([unpack(int(value)) for value in found.values[0]], NOISE[0])
         np.testing.assert_array_equal(ids_of(tmp_path / "a.png", first_channel=True), NOISE[..., 0])
     assert unpack(pack((128, 64, 7))) == (128, 64, 7)
 
@@ -154,3 +142,5 @@ def test_encodings():
     smooth = np.full((16, 16, 3), 90, np.uint8)
     jpeg = encode_image(smooth, "jpeg")
     assert jpeg.startswith(b"\xff\xd8") and np.abs(tf.io.decode_jpeg(jpeg).numpy().astype(int) - smooth).max() <= 2
+    assert encode_image(np.zeros((1, 65_501, 3), np.uint8), "jpeg").startswith(b"\x89PNG")
+    assert encode_image(np.zeros((1, 65_500, 3), np.uint8), "jpeg").startswith(b"\xff\xd8")

@@ -19,6 +19,14 @@ from uda_jax.files import alone, to_json, write_whole
 from uda_jax.train import train
 
 
+@pytest.fixture
+def config(config: ConfigDict) -> ConfigDict:
+    """The least that trains: what a workdir is does not depend on the method."""
+    config.method = "source_only"
+    config.model.two_levels = False
+    return config
+
+
 def contents(directory: Path) -> dict[str, int]:
     """When each file was last written."""
     return {str(path): path.stat().st_mtime_ns for path in directory.rglob("*") if path.is_file()}
@@ -26,6 +34,7 @@ def contents(directory: Path) -> dict[str, int]:
 
 def test_a_run_that_could_not_start_leaves_its_workdir_free(config: ConfigDict, tmp_path: Path) -> None:
     """What the error advises can be followed in the same workdir."""
+    config.method = "adaptsegnet"
     config.train.steps = 1
     config.data.target.size = (16, 32)  # the discriminators fit the source, which they are made for, not the target
     with pytest.raises(UserError, match=r"config\.discriminator\.layers=3"):
@@ -101,9 +110,11 @@ def test_other_data_under_the_same_name_are_refused(config: ConfigDict, tmp_path
     config.train.steps = 1
     train(config, tmp_path)
     found = runs.describe(config)
-    assert found["records"] == {"source": 8, "target": 8}
-    found["records"]["target"] = 9
-    with pytest.raises(UserError, match=r"trained on 8 images of streets/camera \(config.data.target\); now .* has 9"):
+    assert found["records"] == {"source": 8}
+    found["records"]["source"] = 9
+    with pytest.raises(
+        UserError, match=r"trained on 8 images of streets/rendered \(config.data.source\); now .* has 9"
+    ):
         runs.check_owner(tmp_path, config, found)
 
 

@@ -71,6 +71,7 @@ def test_resume_is_exact_to_the_bit(config: ConfigDict, tmp_path: Path, monkeypa
 
 def test_resume_from_a_checkpoint_that_was_written_while_training_went_on(config: ConfigDict, tmp_path: Path) -> None:
     """Its arrays are copied before the next step may reuse their memory, which is donated."""
+    config.method = "source_only"
     config.train.update(steps=7, checkpoint_every=2)
     whole = train(config, tmp_path)
     for step in (6, 7):

@@ -12,6 +12,7 @@ from PIL import Image
 
 from data_prep import build
 from data_prep.verify_rules import FAULT
+from tests.picture_files import with_part
 from tests.raw_trees import WRITERS, raw_ids, scene
 from tests.test_verify import pictures, run, surprising, truncate
 from uda_jax.data import pipeline
@@ -99,10 +100,26 @@ def _smaller_label(examples: list[tf.train.Example]) -> None:
         stored(example, "label")[0] = _png(scene("camera", 12, (16, 32))[1])
 
 
+def _only_pillow_reads(examples: list[tf.train.Example]) -> None:
+    encoded = stored(examples[1], "image")[0]
+    stored(examples[1], "image")[0] = with_part(encoded, b"FOOB", b"libpng does not know this part")
+
+
+def _palette_label(examples: list[tf.train.Example]) -> None:
+    """Training would read the grey of the colours, not the indices."""
+    picture = Image.fromarray(scene("camera", 1)[1])
+    picture.putpalette([200, 100, 50] * 256)
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    stored(examples[1], "label")[0] = stream.getvalue()
+
+
 STORED_PLANTS = {
     "label ids": (_stored_label_ids, {"wrong-ids", "statistics"}),
     "a broken image": (_stored_damage("image"), {"unreadable-image"}),
     "a broken label": (_stored_damage("label"), {"unreadable-label", "statistics"}),
+    "an image that TensorFlow cannot decode": (_only_pillow_reads, {"unreadable-image"}),
+    "a label that TensorFlow reads otherwise": (_palette_label, {"unreadable-label", "statistics"}),
     "an id twice": (_same_id, {"repeated-id"}),
     "a record less": (lambda examples: examples.pop(), {"damaged-file", "statistics"}),
     "other labels than were counted": (_other_label, {"statistics"}),

@@ -85,7 +85,14 @@ _CITYSCAPES = (*_VOID, *(Label(c.cityscapes_id, c.train_id, c.name, c.color) for
 
 # Every id that may occur in the label images of each data set, by id.
 CITYSCAPES = tuple(sorted((_void(-1, _PLATE, _PLATE_COLOR), *_CITYSCAPES, _void(IGNORE, _PLATE, _PLATE_COLOR))))
-GTA5 = tuple(sorted((*_CITYSCAPES, _void(34, _PLATE, _PLATE_COLOR))))
+GTA5 = tuple(
+    sorted(
+        (
+            *(row._replace(color=(20, 20, 20)) if row.name == "static" else row for row in _CITYSCAPES),
+            _void(34, _PLATE, _PLATE_COLOR),
+        )
+    )
+)
 SYNTHIA = tuple(
     sorted(
         (
@@ -99,6 +106,15 @@ SYNTHIA = tuple(
 )
 TRAIN = (*(Label(c.train_id, c.train_id, c.name, c.color) for c in CLASSES), _void(IGNORE, "ignore", (0, 0, 0)))
 TABLES = {"cityscapes": CITYSCAPES, "gta5": GTA5, "synthia": SYNTHIA, "train": TRAIN}
+
+# The rows by whose colours label pictures of each set are read: Cityscapes and GTA5 paint one id in two colours, and
+# train ids are painted in the colours of either.
+PAINTED = {
+    **TABLES,
+    "cityscapes": (*CITYSCAPES, *GTA5),
+    "gta5": (*CITYSCAPES, *GTA5),
+    "train": (*TRAIN, *(_void(IGNORE, row.name, row.color) for row in (*CITYSCAPES, *GTA5) if row.ignore)),
+}
 
 
 def palette(names: Sequence[str] = NAMES) -> np.ndarray:
