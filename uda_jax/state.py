@@ -1,4 +1,4 @@
-"""Everything that training changes, as one pytree, and where its randomness comes from."""
+"""Everything that training changes, as one pytree."""
 
 from typing import Any
 
@@ -10,9 +10,6 @@ import ml_collections
 from uda_jax.methods import build_method
 from uda_jax.networks import Networks
 from uda_jax.optimizers import build_optimizers
-
-# A stream of keys for every use. Keys of steps are folded from one of their own, as split(k)[i] equals fold_in(k, i).
-SEGMENTER, DISCRIMINATORS, MEMORY, STEPS = range(4)
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -34,25 +31,15 @@ class TrainState(flax.struct.PyTreeNode):
     memory: Any = flax.struct.field(default_factory=dict)
 
 
-def key_of(seed: int, use: int) -> jax.Array:
-    return jax.random.fold_in(jax.random.key(seed), use)
-
-
-def step_key(seed: int, step: jax.Array) -> jax.Array:
-    """The key of one step."""
-    return jax.random.fold_in(key_of(seed, STEPS), step)
-
-
 def create_state(config: ml_collections.ConfigDict, networks: Networks) -> TrainState:
     """A fresh state from `config.seed`; a pure function, to be jitted or given to `jax.eval_shape`."""
+    key, key_d = jax.random.split(jax.random.key(config.seed))
     images = jnp.zeros((1, *config.data.source.size, 3), jnp.uint8)
-    variables = networks.segmenter.init(key_of(config.seed, SEGMENTER), images, train=False)
+    variables = networks.segmenter.init(key, images, train=False)
     params, stats = variables["params"], variables.get("batch_stats", {})
     method = build_method(config, networks)
     discriminator_params = {
-        level: networks.discriminator.init(
-            jax.random.fold_in(key_of(config.seed, DISCRIMINATORS), i), jnp.zeros((1, *shape))
-        )["params"]
+        level: networks.discriminator.init(jax.random.fold_in(key_d, i), jnp.zeros((1, *shape)))["params"]
         for i, (level, shape) in enumerate(method.discriminators.items())
     }
     optimizers = build_optimizers(params, config)
@@ -63,11 +50,16 @@ def create_state(config: ml_collections.ConfigDict, networks: Networks) -> Train
         discriminator_params=discriminator_params,
         optimizer=optimizers.segmenter.init(params),
         discriminator_optimizer=optimizers.discriminator.init(discriminator_params),
-        memory=method.init_memory(params, stats, key_of(config.seed, MEMORY)),
+        memory=method.init_memory(params, stats, memory_key(config.seed)),
     )
+
+
+def memory_key(seed: int) -> jax.Array:
+    """For what a method remembers at first; those of the steps are folded in from 0 on."""
+    return jax.random.fold_in(jax.random.key(seed), 2**32 - 1)
 
 
 def remember(state: TrainState, config: ml_collections.ConfigDict, networks: Networks) -> TrainState:
     """The state with its memory made anew, of weights that were put into it."""
     method = build_method(config, networks)
-    return state.replace(memory=method.init_memory(state.params, state.batch_stats, key_of(config.seed, MEMORY)))
+    return state.replace(memory=method.init_memory(state.params, state.batch_stats, memory_key(config.seed)))
