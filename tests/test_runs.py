@@ -44,9 +44,10 @@ def test_the_first_checkpoint_claims_a_workdir_for_good(config: ConfigDict, tmp_
     train(config, tmp_path)
     assert (tmp_path / "config.json").stat().st_mtime_ns == written
     assert checkpoint.read_about(tmp_path, 2)["classes"][:2] == ["road", "sidewalk"]
-    (tmp_path / "config.json").write_text("{half of a")
-    with pytest.raises(UserError, match=r"config\.json is not valid JSON"):
-        train(config, tmp_path)
+    for damaged in ("{half of a", "[1, 2]", "null"):
+        (tmp_path / "config.json").write_text(damaged)
+        with pytest.raises(UserError, match=r"config\.json is not the config of a run"):
+            train(config, tmp_path)
 
 
 def test_a_finished_run_is_left_as_it_is(config: ConfigDict, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

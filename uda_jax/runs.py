@@ -58,8 +58,8 @@ def check_owner(workdir: Path, config: ml_collections.ConfigDict, found: dict[st
     if path.exists():
         try:
             differing = differences(json.loads(path.read_text(encoding="utf-8")), config)
-        except ValueError as e:
-            raise UserError(f"{path} is not valid JSON ({e}); restore it or use another --workdir") from e
+        except (ValueError, AttributeError) as e:  # no JSON, or no object
+            raise UserError(f"{path} is not the config of a run ({e}); restore it or use another --workdir") from e
         if differing:
             raise UserError(
                 f"{workdir} belongs to a run with another config:\n{differing}\n"
