@@ -32,7 +32,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "model.width": (1, INFINITE),
     "model.stem_width": (1, INFINITE),
     "discriminator.width": (1, INFINITE),
-    "discriminator.layers": (1, INFINITE),
+    "discriminator.layers": (1, 16),
     "optimizer.learning_rate": (0, INFINITE),
     "optimizer.head_multiplier": (0, INFINITE),
     "optimizer.momentum": (0, 1),
@@ -183,6 +183,7 @@ def get(config: Any, path: str) -> Any:
 
 def check_config(config: ConfigDict) -> None:
     """Raises UserError for the first setting whose value cannot work or does nothing, with the way out."""
+    _check_names(config)
     check_values(config)
     classes = config.eval.classes
     if not _are(int, classes) or len(set(classes)) < len(classes):
@@ -196,6 +197,17 @@ def check_config(config: ConfigDict) -> None:
             f"config.optimizer.schedule_steps={config.optimizer.schedule_steps}: after it the rate is zero. "
             "Raise schedule_steps as well, or train for fewer steps."
         )
+
+
+def _check_names(config: ConfigDict) -> None:
+    """A config that was not made from the default one may lack settings, or have some that nothing reads."""
+    ours, theirs = flatten(default_config()).keys(), flatten(config).keys()
+    for problem, names in (("lacks", ours - theirs), ("has settings unknown here,", theirs - ours)):
+        if names:
+            raise UserError(
+                f"the config {problem} {', '.join(sorted(names)[:3])}{', ...' if len(names) > 3 else ''}; let its "
+                "get_config() change what uda_jax.config.default_config() returns"
+            )
 
 
 def check_values(config: ConfigDict) -> None:
