@@ -23,6 +23,7 @@ from uda_jax import cli
 from uda_jax.comparison import Run, percent, read_runs, table
 from uda_jax.errors import UserError
 from uda_jax.files import to_json, write_whole
+from uda_jax.paths import local
 
 HEAD_SHARE = 0.9
 EPS = ("eps_discriminator", "eps_source", "eps_target")
@@ -222,7 +223,7 @@ def _column(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
 
 
 def main() -> None:
-    config, workdir = flags.FLAGS.config, Path(flags.FLAGS.workdir)
+    config, workdir = flags.FLAGS.config, local(flags.FLAGS.workdir, "--workdir")
     ablation(config, workdir, flags.FLAGS.seeds, flags.FLAGS.variants)
     print(f"\n{(workdir / 'ablation.md').read_text()}\nwritten to {workdir / 'ablation.md'} and ablation.json")
 

@@ -41,12 +41,42 @@ def test_the_default_is_valid_and_locked() -> None:
         ("data.source.crop", (64,), r"config.data.source.crop=\(64,\): expected \(height, width\)"),
         ("data.eval.size", (0, 64), "expected"),
         ("eval.limit", -1, "config.eval.limit=-1 must be at least 0"),
+        ("optimizer.discriminator_b2", 1.0, "config.optimizer.discriminator_b2=1.0 must be 0 to 0.999999"),
+        ("seed", 2**32, "config.seed=4294967296 must be -2147483648 to 2147483647"),
+        ("optimizer.learning_rate", float("inf"), "config.optimizer.learning_rate=inf: expected finite"),
+        ("adaptsegnet.lambda_adv_main", float("nan"), "config.adaptsegnet.lambda_adv_main=nan: expected finite"),
+        ("model.std", (1.0, float("inf"), 1.0), r"config.model.std=\[1.0, inf, 1.0\]: expected finite"),
+        ("data.source.scale", (1.0, float("inf")), "expected finite"),
+        ("data.source.scale", (0.5,), r"config.data.source.scale=\(0.5,\): expected \(smallest, largest\)"),
+        ("data.source.scale", ("1", "2"), "expected"),
+        ("data.source.size", (32.5, 64), r"config.data.source.size=\(32.5, 64\): expected \(height, width\)"),
+        ("data.source.size", ("32", "64"), "expected"),
+        ("data.oracle.crop", (16.5, 32), "expected"),
+        ("data.eval.label_size", (True, 64), "expected"),
+        ("model.dilations", (1.5,), "one or more rates"),
+        ("model.dilations", ("a",), "one or more rates"),
+        ("model.mean", ("a", 1.0, 2.0), "three numbers each"),
+        ("eval.classes", ("road",), r"config.eval.classes=\('road',\): expected train ids"),
+        ("eval.classes", (0.5,), "expected train ids"),
+        ("eval.classes", (1, 1), "each once"),
     ],
 )
 def test_values_that_cannot_work(path: str, value: object, words: str) -> None:
     config = default_config()
     config.update_from_flattened_dict({path: value})
     with pytest.raises(UserError, match=words):
+        check_config(config)
+
+
+def test_settings_that_are_missing_or_unknown() -> None:
+    config = default_config()
+    with config.unlocked():
+        config.model.dropout = 0.5
+    with pytest.raises(UserError, match=r"has settings unknown here, model.dropout; let its get_config\(\)"):
+        check_config(config)
+    with config.unlocked():
+        del config.model["dropout"], config["eval"]
+    with pytest.raises(UserError, match=r"lacks eval.batch_size, eval.classes, eval.limit, \.\.\.;"):
         check_config(config)
 
 
@@ -96,6 +126,17 @@ def test_what_a_resumed_run_may_change() -> None:
     assert differences(stored, config) == (
         "  data.target.size: [512, 1024] there, [4, 4] here\n  optimizer.learning_rate: 0.00025 there, 0.5 here"
     )
+
+
+def test_what_a_backbone_does_not_have_does_not_tell_runs_apart() -> None:
+    """Runs of the time when such settings passed in silence can be resumed."""
+    config = default_config()
+    config.model.backbone = "vgg16"
+    old = config.to_dict()
+    old["model"].update(norm="frozen", remat=True, stem_width=32)
+    assert differences(old, config) == ""
+    old["model"]["width"] = 32
+    assert differences(old, config) == "  model.width: 32 there, 64 here"
 
 
 def test_a_run_from_before_a_setting_existed_had_its_default() -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from uda_jax.cli import answered
+
 ROOT = Path(__file__).parents[1]
 TINY = [
     "--config=configs/demo.py",
@@ -77,9 +79,45 @@ def test_mistakes_in_a_config_file_keep_their_line(fault: str, tmp_path: Path) -
     assert all(word in result.stderr for word in [str(path), *words]), result.stderr
 
 
+def test_mistakes_in_a_config_that_another_imports_show_both_lines(tmp_path: Path) -> None:
+    start = f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n"
+    (tmp_path / "base_config.py").write_text(
+        "from uda_jax.config import default_config\n\ndef get_config():\n"
+        "    config = default_config()\n    config.model.widht = 3\n    return config\n"
+    )
+    path = tmp_path / "mine.py"
+    path.write_text(f"{start}import base_config\n\ndef get_config():\n    return base_config.get_config()\n")
+    result = run("main", f"--config={path}", f"--workdir={tmp_path}/x")
+    assert result.stderr == (
+        f"error: {path}, line 6: AttributeError: there is no setting 'widht'. Did you mean \"width\" instead of "
+        f'"widht"?\n    return base_config.get_config()\n'
+        f"{tmp_path}/base_config.py, line 5:\n    config.model.widht = 3\n"
+    )
+    assert result.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("x = 1\n", "error: --config={path}: has no attribute 'get_config'"),
+        (
+            "def get_config():\n    return {{}}\n",
+            "error: the config lacks adaptsegnet.gan, adaptsegnet.lambda_adv_aux,",
+        ),
+    ],
+)
+def test_files_that_are_no_config(content: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(content.format())
+    result = run("main", f"--config={path}", f"--workdir={tmp_path}/x")
+    assert (result.returncode, "Traceback" in result.stderr) == (2, False)
+    assert words.format(path=path) in result.stderr
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
+        (["--config=configs/demo.py", "--config.data.source.size=(32,"], "--config.data.source.size=(32,"),
         (["--config=configs/dmo.py"], "--config=configs/dmo.py: no such file; did you mean configs/demo.py?"),
         (["--config", "/nowhere/x.py"], "--config=/nowhere/x.py: no such file"),
         (["--config=configs/demo.py:x"], "get_config() takes 0 positional arguments"),
@@ -91,6 +129,25 @@ def test_commands_that_cannot_start(args: list[str], words: str, tmp_path: Path)
     assert (result.returncode, "Traceback" in result.stderr) == (2, False)
     assert words in result.stderr
     assert not (tmp_path / "x").exists() and not (ROOT / "gs:").exists()
+
+
+@pytest.mark.parametrize("program", ["uda_jax.main", "uda_jax.compare"])
+def test_a_workdir_that_cannot_be_made(program: str, data_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for workdir in (tmp_path / "file", tmp_path / "file" / "below"):
+        result = run(program.removeprefix("uda_jax."), *TINY, f"--config.data.dir={data_dir}", f"--workdir={workdir}")
+        assert (result.returncode, "Traceback" in result.stderr) == (2, False), result.stderr
+        assert f"error: {workdir}" in result.stderr and "cannot be made" in result.stderr
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_what_the_system_says_of_a_disk_is_answered(capsys: pytest.CaptureFixture) -> None:
+    def command() -> None:
+        with open("/dev/full", "w") as file:
+            file.write("x")
+
+    assert answered(command) == 2
+    assert capsys.readouterr().err == "error: [Errno 28] No space left on device\n"
 
 
 def test_compare_checks_every_run_before_the_first_one_trains(data_dir: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -53,9 +54,10 @@ def test_the_first_checkpoint_claims_a_workdir_for_good(config: ConfigDict, tmp_
     train(config, tmp_path)
     assert (tmp_path / "config.json").stat().st_mtime_ns == written
     assert checkpoint.read_about(tmp_path, 2)["classes"][:2] == ["road", "sidewalk"]
-    (tmp_path / "config.json").write_text("{half of a")
-    with pytest.raises(UserError, match=r"config\.json is not valid JSON"):
-        train(config, tmp_path)
+    for damaged in ("{half of a", "[1, 2]", "null"):
+        (tmp_path / "config.json").write_text(damaged)
+        with pytest.raises(UserError, match=r"config\.json is not the config of a run"):
+            train(config, tmp_path)
 
 
 def test_a_finished_run_is_left_as_it_is(config: ConfigDict, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -68,6 +70,20 @@ def test_a_finished_run_is_left_as_it_is(config: ConfigDict, tmp_path: Path, cap
     assert contents(tmp_path) == before
     said = capsys.readouterr().out
     assert "is done" in said and "5 images" in said
+
+
+def test_scores_are_of_the_run_and_the_step_that_is_there(config: ConfigDict, tmp_path: Path) -> None:
+    """Wherever a run was killed, and whatever was removed since."""
+    train(config, tmp_path)
+    written = contents(tmp_path)
+    assert written[str(tmp_path / "run.json")] <= written[str(tmp_path / "evaluation.json")]  # which says "done"
+    assert runs.finished(tmp_path, 2) is not None
+    shutil.rmtree(tmp_path / "checkpoints" / "4")
+    assert runs.finished(tmp_path, 2) is None  # the score is that of step 4
+    shutil.rmtree(tmp_path / "checkpoints")
+    config.seed = 1
+    runs.claim(tmp_path, config)  # as the next run does
+    assert not (tmp_path / "evaluation.json").exists() and not (tmp_path / "run.json").exists()
 
 
 def test_half_an_evaluation_is_made_again(config: ConfigDict, tmp_path: Path) -> None:

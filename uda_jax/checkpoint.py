@@ -10,6 +10,8 @@ import orbax.checkpoint as ocp
 from uda_jax.errors import UserError
 from uda_jax.state import TrainState
 
+LONGEST = 500  # characters of an error of Orbax that are shown
+
 
 def make_manager(workdir: Path, keep: int = 3) -> ocp.CheckpointManager:
     """A manager of `workdir`/checkpoints that keeps the newest `keep` and saves asynchronously."""
@@ -45,9 +47,9 @@ def restore(manager: ocp.CheckpointManager, state: TrainState) -> TrainState:
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _fields(state))
     try:
         return state.replace(**manager.restore(step, args=ocp.args.StandardRestore(abstract)))
-    except (ValueError, KeyError, FileNotFoundError) as e:
+    except Exception as e:  # Orbax raises many kinds, of cut-off data a plain Exception
         raise UserError(
-            f"{manager.directory}/{step} cannot be restored: {e}\n"
+            f"{manager.directory}/{step} cannot be restored: {reason(e)}\n"
             "If it is damaged, remove that directory to go on from the checkpoint before."
         ) from e
 
@@ -58,9 +60,15 @@ def _fields(state: TrainState) -> dict[str, Any]:
     return {name: tree for name, tree in fields.items() if name != "memory" or jax.tree.leaves(tree)}
 
 
+def reason(error: Exception) -> str:
+    """What an error of Orbax says, without the pages on how the array is stored that may follow."""
+    text = str(error).partition(" [tensorstore_spec=")[0].partition(". See full TensorStore details")[0]
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
 def read_about(workdir: Path, step: int) -> dict[str, Any]:
-    """What `save` was given beside the state of `step`; {} of a checkpoint from before there was such."""
-    options = ocp.CheckpointManagerOptions(create=False, enable_async_checkpointing=False)
-    directory, handler = (workdir / "checkpoints").absolute(), ocp.StandardCheckpointHandler()
-    with ocp.CheckpointManager(directory, options=options, item_handlers=handler) as manager:
-        return dict(manager.metadata(step).custom_metadata or {})
+    """What `save` was given beside the state of `step`; {} where that is lost, or from before there was such."""
+    try:
+        return dict(ocp.metadata.get_step_metadata(workdir / "checkpoints" / str(step)).custom_metadata or {})
+    except ValueError:
+        return {}

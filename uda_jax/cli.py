@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,12 +33,14 @@ def run(command: Callable[[], None]) -> None:
 def answered(command: Callable[[], None], stopped: str = "stopped") -> int:
     """Runs `command`; the exit status: 0, or with a message 2 for a user's mistake, `STOPPED` or 130 (Ctrl-C).
 
+    What the system says of files and disks is the user's to mend as well: full, read-only, not permitted.
+
     Args:
       stopped: the message for Ctrl-C.
     """
     try:
         command()
-    except UserError as e:
+    except (UserError, OSError) as e:
         print(printable(f"error: {e}"), file=sys.stderr)
         return 2
     except Stopped as e:
@@ -73,7 +76,7 @@ def parse(argv: Sequence[str]) -> list[str]:
     try:
         return list(flags.FLAGS(argv))
     except Exception as e:  # a config is a program: it may raise anything
-        fail(_in_config(config, e) or _message(e))
+        fail(_in_config(config, e) or _message(e).replace("module 'config_config'", f"--config={config}:"))
 
 
 def _config_file(argv: Sequence[str]) -> str | None:
@@ -86,15 +89,28 @@ def _config_file(argv: Sequence[str]) -> str | None:
 
 
 def _in_config(config: str | None, error: BaseException | None) -> str:
-    """The line of the config's file, or of one that it reads, from which an error comes; "" if it does not."""
+    """The line of the config's file from which an error comes, and the last one of a file that it imports, if any.
+
+    "" if it does not come from there.
+    """
     while config is not None and error is not None:
-        if isinstance(error, SyntaxError):
+        if isinstance(error, SyntaxError) and error.filename and os.path.isfile(error.filename):
             return f"{error.filename}, line {error.lineno}: {error.msg}\n    {(error.text or '').strip()}"
-        for frame in reversed(traceback.extract_tb(error.__traceback__)):
-            if os.path.realpath(frame.filename) == os.path.realpath(config):
-                return f"{config}, line {frame.lineno}: {type(error).__name__}: {_message(error)}\n    {frame.line}"
+        frames = traceback.extract_tb(error.__traceback__)
+        places = [i for i, frame in enumerate(frames) if os.path.realpath(frame.filename) == os.path.realpath(config)]
+        if places:
+            first, *imported = [frames[places[-1]], *filter(_is_users, frames[places[-1] + 1 :])]
+            lines = [f"{config}, line {first.lineno}: {type(error).__name__}: {_message(error)}\n    {first.line}"]
+            lines += [f"{frame.filename}, line {frame.lineno}:\n    {frame.line}" for frame in imported[-1:]]
+            return "\n".join(lines)
         error = error.__cause__ or error.__context__
     return ""
+
+
+def _is_users(frame: traceback.FrameSummary) -> bool:
+    """Whether a line is in a file that the user wrote, and not in a library, Python's own or this one."""
+    libraries = (*sysconfig.get_paths().values(), os.path.dirname(__file__))
+    return os.path.isfile(frame.filename) and not frame.filename.startswith(libraries)
 
 
 def _message(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 """The default config, which is also the documentation of every setting, and the checks on it."""
 
 import difflib
+import math
 from typing import Any
 
 import jax
@@ -23,22 +24,23 @@ CHOICES = {
 } | {f"optimizer.{name}": choices for name, choices in optimizers.CHOICES.items()}
 INFINITE = float("inf")
 BOUNDS: dict[str, tuple[float, float]] = {
+    "seed": (-(2**31), 2**31 - 1),  # JAX takes 32 bits of it
     "model.num_classes": (1, 255),
     "model.width": (1, INFINITE),
     "model.stem_width": (1, INFINITE),
     "discriminator.width": (1, INFINITE),
-    "discriminator.layers": (1, INFINITE),
+    "discriminator.layers": (1, 16),
     "optimizer.learning_rate": (0, INFINITE),
     "optimizer.head_multiplier": (0, INFINITE),
     "optimizer.momentum": (0, 1),
     "optimizer.weight_decay": (0, INFINITE),
     "optimizer.discriminator_learning_rate": (0, INFINITE),
-    "optimizer.adamw_b1": (0, 1),
-    "optimizer.adamw_b2": (0, 1),
+    "optimizer.adamw_b1": (0, 0.999999),  # Adam divides by 1 - b
+    "optimizer.adamw_b2": (0, 0.999999),
     "optimizer.warmup_steps": (0, INFINITE),
     "optimizer.warmup_start": (0, 1),
-    "optimizer.discriminator_b1": (0, 1),
-    "optimizer.discriminator_b2": (0, 1),
+    "optimizer.discriminator_b1": (0, 0.999999),
+    "optimizer.discriminator_b2": (0, 0.999999),
     "optimizer.schedule_steps": (1, INFINITE),
     "optimizer.power": (0, INFINITE),
     "apoda.warmup_steps": (0, INFINITE),
@@ -190,7 +192,11 @@ def get(config: Any, path: str) -> Any:
 
 def check_config(config: ConfigDict) -> None:
     """Raises UserError for the first setting whose value cannot work or does nothing, with the way out."""
+    _check_names(config)
     check_values(config)
+    classes = config.eval.classes
+    if not _are(int, classes) or len(set(classes)) < len(classes):
+        raise UserError(f"config.eval.classes={classes}: expected train ids, each once, such as (0, 1, 13)")
     for name in ("source", "target", "oracle", "eval"):
         _check_stream(config.data[name], f"config.data.{name}")
     _check_model(config.model)
@@ -203,8 +209,19 @@ def check_config(config: ConfigDict) -> None:
         )
 
 
+def _check_names(config: ConfigDict) -> None:
+    """A config that was not made from the default one may lack settings, or have some that nothing reads."""
+    ours, theirs = flatten(default_config()).keys(), flatten(config).keys()
+    for problem, names in (("lacks", ours - theirs), ("has settings unknown here,", theirs - ours)):
+        if names:
+            raise UserError(
+                f"the config {problem} {', '.join(sorted(names)[:3])}{', ...' if len(names) > 3 else ''}; let its "
+                "get_config() change what uda_jax.config.default_config() returns"
+            )
+
+
 def check_values(config: ConfigDict) -> None:
-    """Raises UserError for the first setting that is none of its choices or out of its bounds."""
+    """Raises UserError for the first setting that is none of its choices, out of its bounds or not finite."""
     for path, choices in (CHOICES | _method_choices()).items():
         value = get(config, path)
         if value not in choices:
@@ -216,6 +233,16 @@ def check_values(config: ConfigDict) -> None:
         if not least <= value <= most:
             bounds = f"at least {least}" if most == INFINITE else f"{least} to {most}"
             raise UserError(f"config.{path}={value} must be {bounds}")
+    for path, value in flatten(config).items():
+        numbers = value if isinstance(value, list) else [value]
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+            raise UserError(f"config.{path}={value}: expected finite numbers")
+
+
+def _are(kind: type, values: Any) -> bool:
+    """Whether all are numbers of a kind, int or float, which takes ints too; Python's booleans are ints."""
+    kinds = (int, float) if kind is float else kind
+    return all(isinstance(value, kinds) and not isinstance(value, bool) for value in values)
 
 
 def _method_choices() -> dict[str, tuple[str, ...]]:
@@ -228,11 +255,11 @@ def _method_choices() -> dict[str, tuple[str, ...]]:
 def _check_stream(stream: ConfigDict, name: str) -> None:
     for key in ("size", "crop", "label_size"):
         value = tuple(stream.get(key, ()))
-        if (value or key == "size") and (len(value) != 2 or min(value) < 1):
+        if (value or key == "size") and (len(value) != 2 or not _are(int, value) or min(value) < 1):
             raise UserError(f"{name}.{key}={value}: expected (height, width) in pixels")
-    low, high = stream.get("scale", (1.0, 1.0))
-    if not 0 < low <= high:
-        raise UserError(f"{name}.scale={(low, high)}: expected (smallest, largest), both above 0, such as (0.5, 1.5)")
+    scale = tuple(stream.get("scale", (1.0, 1.0)))
+    if len(scale) != 2 or not _are(float, scale) or not 0 < scale[0] <= scale[1]:
+        raise UserError(f"{name}.scale={scale}: expected (smallest, largest), both above 0, such as (0.5, 1.5)")
     if not 0 <= stream.get("jitter", 0.0) <= 1:
         raise UserError(f"{name}.jitter={stream.jitter} must be 0..1")
 
@@ -247,9 +274,9 @@ def _check_model(model: ConfigDict) -> None:
             )
     if model.pretrained_skip and not model.pretrained:
         raise UserError(f"config.model.pretrained_skip={model.pretrained_skip} does nothing without model.pretrained")
-    if not model.dilations or min(model.dilations) < 1:
+    if not model.dilations or not _are(int, model.dilations) or min(model.dilations) < 1:
         raise UserError(f"config.model.dilations={model.dilations}: expected one or more rates of 1 or more")
-    if not len(model.mean) == len(model.std) == 3 or min(model.std) <= 0:
+    if not len(model.mean) == len(model.std) == 3 or not _are(float, (*model.mean, *model.std)) or min(model.std) <= 0:
         raise UserError(f"config.model.mean={model.mean} and std={model.std}: expected three numbers each, std above 0")
 
 
@@ -289,11 +316,12 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 def differences(stored: dict[str, Any], config: ConfigDict) -> str:
     """The settings in which a stored config and this one differ, a line each; "" if one can be resumed as the other.
 
-    Settings that do not change what a step computes may differ, and those of methods that the run does not use. A run
-    from before a setting existed had what is now its default.
+    Settings that do not change what a step computes may differ, those of methods that the run does not use, and those
+    that do nothing with its backbone. A run from before a setting existed had what is now its default.
     """
     theirs, ours = flatten(default_config()) | flatten(stored), flatten(config)
     idle = FREE_TO_CHANGE + tuple(f"{name}." for name in METHODS if name != config.method)
+    idle += tuple(f"model.{name}" for name in UNUSED.get(config.model.backbone, ()))
     differing = sorted(
         k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k) and not k.startswith(idle)
     )

@@ -177,8 +177,9 @@ def restore_weights(workdir: Path, config: ml_collections.ConfigDict, step: int)
         how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
         args = ocp.args.PyTreeRestore(item=wanted, restore_args=how, partial_restore=True)
         restored = state.replace(**handler.restore(path, args=args))
-    except (ValueError, KeyError, OSError) as e:
-        raise UserError(f"{path.parent} cannot be restored: {e}\nAnother --step may be whole.") from e
+    except Exception as e:  # as in `checkpoint.restore`
+        what = f"{path.parent} cannot be restored: {checkpoint.reason(e)}"
+        raise UserError(f"{what}\nAnother --step may be whole.") from e
     theirs, ours = ({path: x.shape for path, x in flatten(tree).items()} for tree in (restored, state))
     if theirs != ours:
         differing = [".".join(p) for p in theirs.keys() | ours.keys() if theirs.get(p) != ours.get(p)]

@@ -47,9 +47,14 @@ def alone(directory: Path, doing: str) -> Iterator[bool]:
     Yields:
       Whether there is a lock.
     Raises:
-      UserError: another process holds it.
+      UserError: another process holds it, or nothing can be written there.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{directory} cannot be made: {error.strerror}; choose another directory") from error
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise UserError(f"{directory} cannot be written to; choose another directory, or mend its permissions")
     handle = os.open(directory, os.O_RDONLY)
     try:
         yield _lock(handle, directory, doing)

@@ -283,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runs = parse_runs(flags.runs)
         page = write_report(runs, local(flags.out, "--out"), flags.title)
         print(table(runs, flags.markdown))
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     print(f"wrote {page}", file=sys.stderr)

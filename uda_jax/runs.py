@@ -3,8 +3,8 @@
     checkpoints/      the state; beside it the classes and the number of records of the data, versions, and the clock
     config.json       the settings
     metrics.jsonl, tensorboard/, samples/
-    evaluation.json   the last evaluation of the whole split
-    run.json          once that is there: times, versions, devices and sizes
+    run.json          times, versions, devices and sizes of a run that came to its end
+    evaluation.json   the last evaluation of the whole split; written last, it says that the run is done
 
 The first checkpoint claims a workdir; what a run leaves that ends before it is overwritten by the next one, whatever
 its config. Process 0 alone writes, and everything but the logs whole.
@@ -61,8 +61,8 @@ def check_owner(workdir: Path, config: ml_collections.ConfigDict, found: dict[st
     if path.exists():
         try:
             differing = differences(json.loads(path.read_text(encoding="utf-8")), config)
-        except ValueError as e:
-            raise UserError(f"{path} is not valid JSON ({e}); restore it or use another --workdir") from e
+        except (ValueError, AttributeError) as e:  # no JSON, or no object
+            raise UserError(f"{path} is not the config of a run ({e}); restore it or use another --workdir") from e
         if differing:
             raise UserError(
                 f"{workdir} belongs to a run with another config:\n{differing}\n"
@@ -101,18 +101,26 @@ def check_constants(workdir: Path, before: dict[str, Any], constants: Any) -> di
 
 
 def claim(workdir: Path, config: ml_collections.ConfigDict) -> None:
-    """Writes config.json, to be called before a checkpoint is; only the first one's counts."""
+    """Writes config.json, to be called before a checkpoint is; only the first one's counts.
+
+    Scores in a workdir without checkpoints are those of a run that was there before: they are removed.
+    """
     path = workdir / "config.json"
     if jax.process_index() == 0 and not (path.exists() and checkpoint.steps(workdir)):
+        for name in ("evaluation.json", "run.json"):
+            (workdir / name).unlink(missing_ok=True)
         write_whole(path, to_json(config.to_dict(), indent=2) + "\n")
 
 
 def finished(workdir: Path, steps: int) -> dict[str, Any] | None:
-    """The evaluation of a run that was trained for `steps` or longer and scored; None if that is still to be done."""
+    """The evaluation of a run that was trained for `steps` or longer and scored; None if that is still to be done.
+
+    It must be of the newest checkpoint, not of one that was removed since.
+    """
     done = checkpoint.steps(workdir)
     try:
         evaluation = json.loads((workdir / "evaluation.json").read_text(encoding="utf-8"))
-        return evaluation if done and steps <= done[-1] <= evaluation["step"] else None
+        return evaluation if done and steps <= done[-1] == evaluation["step"] else None
     except (OSError, ValueError, KeyError, TypeError):  # none yet, or a damaged one: it is made again
         return None
 

@@ -96,9 +96,10 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> TrainState:
                 if start < config.train.steps:
                     state = run_steps(config, state, mesh, tools)
                     before, started = runs.clock(before, started), time.perf_counter()
-                finish(config, workdir, state, tools)
+                result = last_score(config, workdir, state, tools)
                 if writer.active:
                     runs.write_run(workdir, found | runs.clock(before, started, trained=False), state)
+                    write_evaluation(result, int(state.step), workdir / "evaluation.json")  # last: the run is done
     return state
 
 
@@ -116,8 +117,8 @@ def workdir_of_our_own(workdir: Path) -> Iterator[None]:
                 workdir.rmdir()
 
 
-def finish(config: ml_collections.ConfigDict, workdir: Path, state: TrainState, tools: Tools) -> None:
-    """The last evaluation, or, of a run that was stopped before its end, Stopped."""
+def last_score(config: ml_collections.ConfigDict, workdir: Path, state: TrainState, tools: Tools) -> dict[str, Any]:
+    """`tools.score` of the whole split; raises Stopped for a run that was stopped before its end."""
     step, writer = int(state.step), tools.writer
     if step < config.train.steps:
         raise Stopped(f"stopped at step {step}; the same command goes on from there")
@@ -127,8 +128,7 @@ def finish(config: ml_collections.ConfigDict, workdir: Path, state: TrainState, 
         raise Stopped(f"stopped while evaluating step {step}; the same command does that again") from None
     writer.write(step, {SCORE: result["miou"]})
     writer.say(summary(result))
-    if writer.active:
-        write_evaluation(result, step, workdir / "evaluation.json")
+    return result
 
 
 def run_steps(config: ml_collections.ConfigDict, state: TrainState, mesh: Mesh, tools: Tools) -> TrainState:
