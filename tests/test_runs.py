@@ -86,6 +86,17 @@ def test_scores_are_of_the_run_and_the_step_that_is_there(config: ConfigDict, tm
     assert not (tmp_path / "evaluation.json").exists() and not (tmp_path / "run.json").exists()
 
 
+def test_a_run_of_no_steps_scores_and_keeps_what_it_starts_from(config: ConfigDict, tmp_path: Path) -> None:
+    config.train.steps = 0
+    state = train(config, tmp_path / "run")
+    assert checkpoint.steps(tmp_path / "run") == [0]
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["images"] == 5
+    config.train.steps = 2
+    whole = train(config, tmp_path / "whole")
+    assert_equal(train(config, tmp_path / "run"), whole)
+    assert int(state.step) == 0
+
+
 def test_half_an_evaluation_is_made_again(config: ConfigDict, tmp_path: Path) -> None:
     config.train.steps = 2
     train(config, tmp_path)

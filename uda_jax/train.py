@@ -96,6 +96,8 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> TrainState:
                 if start < config.train.steps:
                     state = run_steps(config, state, mesh, tools)
                     before, started = runs.clock(before, started), time.perf_counter()
+                else:
+                    save(start, state)  # of a run of no steps at all; any other has it
                 result = last_score(config, workdir, state, tools)
                 if writer.active:
                     runs.write_run(workdir, found | runs.clock(before, started, trained=False), state)
