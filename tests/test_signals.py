@@ -45,6 +45,18 @@ def test_a_second_ctrl_c_ends_at_once() -> None:
         assert time.monotonic() - sent < 2
 
 
+def test_a_program_is_preempted_outside_of_training_too() -> None:
+    """While it imports, or writes a report; a scheduler sees the same status as of a run that was training."""
+    program = "import time; from uda_jax import cli; cli.run(lambda: (print('ready', flush=True), time.sleep(60)))"
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == STOPPED
+    assert said.endswith("stopped; the same command goes on from there\n")
+
+
 def test_a_signal_raises_the_flag_and_handlers_come_back() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     with stop_signals() as stopped:

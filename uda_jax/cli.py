@@ -24,6 +24,7 @@ def run(command: Callable[[], None]) -> None:
         if len(argv) > 1:
             fail(f"unexpected arguments: {' '.join(argv[1:])}")
         logging.set_verbosity(logging.WARNING)
+        signal.signal(signal.SIGTERM, _preempted)
         if status := answered(command):
             leave(status)
 
@@ -56,6 +57,12 @@ def printable(message: str) -> str:
     """The message in what the terminal can show: file names and class names may hold anything."""
     encoding = sys.stdout.encoding or "utf-8"
     return message.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _preempted(*_: object) -> NoReturn:
+    """SIGTERM outside of training, which has handlers of its own: while importing, or writing a report."""
+    os.write(2, b"stopped; the same command goes on from there\n")  # print is not safe wherever this may come
+    os._exit(STOPPED)
 
 
 def leave(status: int) -> NoReturn:
