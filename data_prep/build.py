@@ -20,6 +20,7 @@ from pathlib import Path
 from absl import logging
 
 from data_prep.files import is_folder
+from data_prep.pictures import MAX_PIXELS, MAX_SIDE
 from data_prep.raw import RAW_SETS
 from uda_jax import cli
 from uda_jax.errors import UserError
@@ -94,7 +95,7 @@ def _build(args: argparse.Namespace) -> list[str]:
         )
     if args.workers < 1:
         raise UserError(f"--workers={args.workers} must be at least 1")
-    records_dir(args.out, "--out")
+    args.out = str(records_dir(args.out, "--out"))
     size = None if args.size in (None, "full") else parse_size(args.size)
     return {"streets": _streets, "folders": _folders, "published": _published}[kind](args, size)
 
@@ -119,7 +120,7 @@ def _folders(args: argparse.Namespace, size: tuple[int, int] | None) -> list[str
         parse_splits(args.split),
         size,
         bool(args.overwrite),
-        label_map=label_map.load(args.label_map) if args.label_map else label_map.TRAIN_IDS,
+        label_map=label_map.TRAIN_IDS if args.label_map is None else label_map.load(args.label_map),
         encoding=args.encoding or "png",
         workers=args.workers,
     )
@@ -142,9 +143,9 @@ def _published(args: argparse.Namespace, size: tuple[int, int] | None) -> list[s
 
 def raw_root(text: str | None, name: str) -> Path:
     """The directory that --raw names."""
-    if not text or not is_folder(local(text, "--raw")):
+    if not text or not is_folder(root := local(text, "--raw")):
         raise UserError(f"--raw={text}: expected the directory where {name} is unpacked; see docs/data.md")
-    return Path(text)
+    return root
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -152,7 +153,10 @@ def parse_size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
     if match is None:
         raise UserError(f"--size={text}: expected WIDTHxHEIGHT in pixels, such as 256x128")
-    return int(match[2]), int(match[1])
+    width, height = int(match[1]), int(match[2])
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise UserError(f"--size={text}: nothing reads pictures of more than {MAX_PIXELS:,} pixels or {MAX_SIDE:,} wide")
+    return height, width
 
 
 def parse_lists(texts: Sequence[str]) -> dict[str, Path]:

@@ -201,7 +201,8 @@ def choose(scenes: Mapping[str, list[Scene]], lists: Mapping[str, Path]) -> dict
     chosen = {}
     for split, path in lists.items():
         if not path.is_file():
-            raise UserError(f"--split {split}={path}: no such file; expected a text file of ids, one a line")
+            what = "a directory" if path.is_dir() else "no such file"
+            raise UserError(f"--split {split}={path}: {what}; expected a text file of ids, one a line")
         names = [unicodedata.normalize("NFC", line.strip()) for line in read_text(path).split("\n") if line.strip()]
         if not names:
             raise UserError(f"{path} lists nothing; expected ids, one a line")

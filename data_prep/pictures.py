@@ -24,6 +24,7 @@ SINGLE = ("1", "L", "LA", "P", "PA", "I;16", "I;16B", "I;16L", "I", "F")  # mode
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG_SIDE = 65_500  # pixels; libjpeg writes nothing longer
 MAX_SIDE = 1_000_000  # pixels; libpng, and so TensorFlow, decodes nothing longer
+MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # Pillow takes larger files for an attack
 
 # EXIF orientation -> what makes the stored rows and columns upright.
 TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {

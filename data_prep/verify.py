@@ -118,10 +118,10 @@ def verify(args: argparse.Namespace) -> Report:
 def _check(args: argparse.Namespace) -> None:
     given = [flag for flag in ("raw", "split", "data") if getattr(args, flag)]
     for flag in ("raw", "json", "sheet"):
-        if getattr(args, flag):
-            local(getattr(args, flag), f"--{flag}")
+        if getattr(args, flag) is not None:
+            setattr(args, flag, str(local(getattr(args, flag), f"--{flag}")))
     if args.data:
-        records_dir(args.data, "--data")
+        args.data = str(records_dir(args.data, "--data"))
     wanted = "data" if args.data else "split" if args.dataset == "folders" else "raw"
     if given != [wanted]:
         raise UserError(
@@ -148,7 +148,7 @@ def _read_raw(path: Path, read: Callable, convert: Callable) -> Label:
 
 
 def _folders(args: argparse.Namespace) -> tuple[Spec, dict[str, Files], str]:
-    label_map = load(args.label_map) if args.label_map else TRAIN_IDS
+    label_map = TRAIN_IDS if args.label_map is None else load(args.label_map)
     ids = label_map.name if label_map.name in labels.TABLES else None
     spec = Spec("folders", {}, partial(_read_mapped, label_map=label_map), label_map.classes, ids)
     splits = build.parse_splits(args.split)

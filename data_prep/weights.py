@@ -84,12 +84,13 @@ def convert(
     Raises:
       UserError: unreadable input, a backbone that is not there in full or not the model's, or parts that do not fit.
     """
-    check_suffix(local(to, "--to"))
+    to = str(check_suffix(local(to, "--to")))
+    given = {"--discriminator": discriminator, "--discriminator_aux": discriminator_aux}
+    files = {flag: local(file, flag) for flag, file in given.items() if file}
     arrays, metadata, style = weights_sources.read_source(source, published_needs_kind=config_file is None)
-    for level, file in (("main", discriminator), ("aux", discriminator_aux)):
-        if file:
-            theirs = weights_sources.read_file(local(file, "--discriminator" + "_aux" * (level == "aux")))[0]
-            arrays |= weights_names.our_discriminator(theirs, level, file)
+    for flag, file in files.items():
+        level = "aux" if flag.endswith("_aux") else "main"
+        arrays |= weights_names.our_discriminator(weights_sources.read_file(file)[0], level, str(file))
     arrays, halves = weights_names.as_float32(arrays)
     shapes_say = weights_names.architecture(arrays, source)
     model = shapes_say | style
@@ -118,7 +119,7 @@ def read_config(file: str) -> ConfigDict:
     Raises:
       UserError: no such file, no config there, or settings that cannot work.
     """
-    local(file, "--config")
+    file = str(local(file, "--config"))
     spec = importlib.util.spec_from_file_location("chosen_config", file)
     if spec is None or spec.loader is None or not Path(file).is_file():
         raise UserError(f"--config={file}: there is no such Python file; see configs/")

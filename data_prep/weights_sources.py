@@ -69,7 +69,10 @@ def parse_source(source: str) -> tuple[str, str]:
       UserError: an unknown kind, network or file, with the nearest known one.
     """
     kind, colon, rest = source.partition(":")
-    local(rest if kind in STYLES and rest else source, "--from")
+    if kind in STYLES and rest:
+        rest = str(local(rest, "--from"))
+    else:
+        source = str(local(source, "--from"))
     if not colon or Path(source).exists():
         kind, rest = "", source
     if kind and kind not in STYLES:

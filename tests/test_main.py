@@ -122,6 +122,11 @@ def test_files_that_are_no_config(content: str, words: str, tmp_path: Path) -> N
         (["--config", "/nowhere/x.py"], "--config=/nowhere/x.py: no such file"),
         (["--config=configs/demo.py:x"], "get_config() takes 0 positional arguments"),
         (["--config=configs/demo.py", "--workdir=gs://bucket/x"], "--workdir=gs://bucket/x: only local paths"),
+        (["--config=gs://bucket/x.py"], "--config=gs://bucket/x.py: only local paths"),
+        (
+            ["--config=configs/demo.py", "--config.model.pretrained=gs://bucket/x.npz"],
+            "--config.model.pretrained=gs://bucket/x.npz: only local paths",
+        ),
     ],
 )
 def test_commands_that_cannot_start(args: list[str], words: str, tmp_path: Path) -> None:

@@ -206,6 +206,7 @@ def test_addresses_are_refused_by_every_option_and_nothing_is_written(tmp_path, 
         "--label_map ": (verify, [*folder, f"--label_map={address}"]),
         "--from": (weights, [f"--from={address}.npz", "--to=x.npz"]),
         "--from ": (weights, [f"--from=torchvision:{address}.pth", "--to=x.npz"]),
+        "--discriminator": (weights, ["--from=a.npz", "--to=b.npz", f"--discriminator={address}"]),
         "--to": (weights, ["--from=keras:ResNet50", f"--to={address}.npz"]),
     }
     for flag, (module, arguments) in commands.items():
@@ -269,6 +270,48 @@ def test_files_and_places_without_permission_are_named(capsys):
             assert verify.main([*VERIFY, f"train={closed.parent}"]) == 1
             assert "Permission denied" in capsys.readouterr().out
         assert os.listdir(place / "shut") == [] and os.listdir(place / "open" / "folders" / "x") == []
+
+
+def test_a_tilde_that_no_shell_expanded_is_the_home_directory_everywhere(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    raw_trees.gta5(tmp_path / "home" / "raw", count=2)
+    (tmp_path / "home" / "list.txt").write_text("00002\n")
+    arguments = ["--dataset=gta5", "--raw=~/raw", "--split=train=~/list.txt", "--size=full", "--workers=1"]
+    assert build.main([*arguments, "--out=~/data"]) == 0
+    assert set(stored(tmp_path / "home" / "data", "gta5")) == set(stored(Path("~/data"), "gta5")) == {"00002"}
+    split = "--split=train=~/raw/images,~/raw/labels"
+    assert build.main(["--dataset=folders", "--name=x", split, "--label_map=gta5", "--out=~/data"]) == 0
+    assert build.main(["--dataset=streets", "--size=32x16", "--train_images=1", "--val_images=1", "--out=~/data"]) == 0
+    assert verify.main(["--dataset=folders/x", "--data=~/data", "--json=~/a.json", "--sheet=~/a.png"]) == 0
+    assert verify.main(["--dataset=gta5", "--raw=~/raw"]) == 0
+    assert os.listdir(tmp_path / "here") == [] and "~" not in capsys.readouterr().out
+    left = sorted(name for name in os.listdir(tmp_path / "home") if not name.startswith("."))  # others have caches there
+    assert left == ["a.json", "a.png", "data", "list.txt", "raw"]
+
+
+@pytest.mark.parametrize("option", ["--label_map=", "--json=", "--sheet="])
+def test_options_without_a_value_are_refused(tmp_path, photos, capsys, option):
+    arguments = ["--dataset=folders", f"--split=train={photos}", option]
+    assert verify.main(arguments) == 2
+    assert f"error: {option}: expected a path, found nothing" in capsys.readouterr().err
+    if option == "--label_map=":
+        assert build.main([*arguments, "--name=x", f"--out={tmp_path / 'data'}"]) == 2
+        assert f"error: {option}: expected a path, found nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", ["99999x99999", "1000001x1", "20000x20000"])
+def test_sizes_that_nothing_could_read_are_refused(tmp_path, photos, capsys, size):
+    assert build_folders(tmp_path / "data", f"train={photos}", f"--size={size}") == 2
+    assert f"error: --size={size}: " in capsys.readouterr().err and not (tmp_path / "data").exists()
+
+
+def test_a_directory_in_place_of_a_list_is_called_one(tmp_path, capsys):
+    raw_trees.gta5(tmp_path / "raw", count=1)
+    arguments = ["--dataset=gta5", f"--raw={tmp_path / 'raw'}", f"--split=train={tmp_path / 'raw'}"]
+    assert build.main([*arguments, f"--out={tmp_path / 'data'}"]) == 2
+    assert f"--split train={tmp_path / 'raw'}: a directory; expected a text file of ids" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flag", ["json", "sheet"])

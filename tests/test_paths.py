@@ -17,6 +17,15 @@ def test_local_paths_are_taken_as_they_are(text):
     assert str(local(text, "--out")) == text.removeprefix("./")
 
 
+def test_a_tilde_is_the_home_directory_and_one_in_the_way_a_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert local("~/data", "--out") == tmp_path / "home" / "data"
+    assert local("~", "--out") == tmp_path / "home"
+    assert local("./~/data", "--out") == tmp_path / "~" / "data"  # others would expand it again
+    assert local("~nobody-here/data", "--out") == tmp_path / "~nobody-here" / "data"
+
+
 @pytest.mark.parametrize(("text", "message"), [("", "found nothing"), (" ", "found nothing"), ("a\0b", "NUL")])
 def test_what_is_no_path_is_refused(text, message):
     with pytest.raises(UserError, match=message):
@@ -49,6 +58,9 @@ def test_text_of_big_endian_machines_is_read(tmp_path):
         ("a\nété".encode("latin-1"), r"list.txt is not in UTF-8: .* in line 2 .*Save it as UTF-8"),
         ("\ufeffab".encode("utf-16-le")[:-1], r"list.txt is not in UTF-16"),
         ("ab".encode("utf-16-le"), r"list.txt is no text, or in UTF-16 without a byte order mark"),
+        ("straße".encode("utf-16-le"), r"list.txt is no text, or in UTF-16 without a byte order mark"),
+        ("straße".encode("utf-16-be"), r"list.txt is no text, or in UTF-16 without a byte order mark"),
+        (bytes(range(256)), r"list.txt is no text, or in UTF-16 without a byte order mark"),
     ],
 )
 def test_other_encodings_are_named_with_the_way_out(tmp_path, content, message):

@@ -15,6 +15,7 @@ import jax
 from absl import app, flags, logging
 
 from uda_jax.errors import STOPPED, Stopped, UserError
+from uda_jax.paths import REMOTE
 
 
 def run(command: Callable[[], None]) -> None:
@@ -78,6 +79,8 @@ def parse(argv: Sequence[str]) -> list[str]:
     """Flags out of `argv`; what is wrong with them, or with the config's file, becomes a message."""
     config = _config_file(argv)
     if config is not None and not os.path.isfile(config):
+        if REMOTE.match(config):
+            fail(f"--config={config}: only local paths are read; copy it, and give the local path")
         near = difflib.get_close_matches(config, [str(path) for path in Path("configs").glob("*.py")], n=1)
         fail(f"--config={config}: no such file; " + (f"did you mean {near[0]}?" if near else "configs/ has examples"))
     try:
@@ -91,7 +94,8 @@ def _config_file(argv: Sequence[str]) -> str | None:
     for flag, following in zip(argv, [*argv[1:], ""], strict=True):
         name, equals, value = flag.partition("=")
         if name in ("--config", "-config"):
-            return (value if equals else following).partition(":")[0]
+            value = value if equals else following
+            return value if REMOTE.match(value) else value.partition(":")[0]
     return None
 
 

@@ -1,6 +1,7 @@
 """Paths and text files that a user names: local paths alone, text in whatever Unicode form it was saved."""
 
 import codecs
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ MARKS = {
 
 
 def local(text: str | Path, flag: str) -> Path:
-    """The path that `flag` was given.
+    """The path that `flag` was given, with a "~" expanded, which shells leave alone in --out=~/data.
 
     Raises:
       UserError: empty, an address such as gs://bucket/data, or with a character that no path can have.
@@ -36,7 +37,8 @@ def local(text: str | Path, flag: str) -> Path:
         )
     if "\0" in text:
         raise UserError(f"{flag}={text!r}: a path cannot hold a NUL character")
-    return Path(text)
+    path = Path(os.path.expanduser(text))
+    return Path.cwd() / path if str(path).startswith("~") else path  # TensorFlow would expand what ./~ became
 
 
 def records_dir(text: str | Path, flag: str) -> Path:
@@ -69,14 +71,17 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
+    if encoding.startswith("utf-8") and b"\0" in content:
+        raise UserError(f"{path} is no text, or in UTF-16 without a byte order mark (BOM). Save it as UTF-8.")
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
+        advice = f" (encoding of Windows or Latin-1?). Save it as UTF-8: iconv -f latin1 -t utf-8 {path.name}"
         raise UserError(
-            f"{path} is not in {encoding.removesuffix('-sig').upper()}: {error.reason} in line {line} (encoding of "
-            f"Windows or Latin-1?). Save it as UTF-8: iconv -f latin1 -t utf-8 {path.name}"
+            f"{path} is not in {encoding.removesuffix('-sig').upper()}: {error.reason} in line {line}"
+            f"{advice if encoding.startswith('utf-8') else '. Save it as UTF-8.'}"
         ) from error
     if "\0" in text:
-        raise UserError(f"{path} is no text, or in UTF-16 without a byte order mark (BOM). Save it as UTF-8.")
+        raise UserError(f"{path} is no text: it holds NUL characters.")
     return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -284,6 +284,8 @@ def check_run(config: ml_collections.ConfigDict, mesh: Mesh) -> dict[str, Any]:
     check_config(config)
     check_x64(config.model)
     local(config.data.dir, "--config.data.dir")
+    if config.model.pretrained:
+        local(config.model.pretrained, "--config.model.pretrained")
     check_batch_size(config.train.batch_size, mesh, "train.batch_size")
     check_batch_size(config.eval.batch_size, mesh, "eval.batch_size")
     check_classes(config, [name for name, stream in streams_of(config).items() if stream.labels] + ["eval"])

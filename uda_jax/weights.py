@@ -17,6 +17,7 @@ from flax import traverse_util
 
 from uda_jax.arrays import read_arrays
 from uda_jax.errors import UserError
+from uda_jax.paths import local
 
 Path_ = tuple[str, ...]
 
@@ -188,6 +189,7 @@ def load_pretrained(state: Any, file: str, model: Any = None, say: Callable[[str
     Raises:
       UserError: no such file, a damaged one, or one that does not fit the model; says which arrays and what to set.
     """
+    file = str(local(file, "--config.model.pretrained"))
     if not Path(file).is_file():
         raise UserError(f"no weights at {file}; set --config.model.pretrained to a file, or to '' for none")
     arrays, metadata = read_arrays(file)

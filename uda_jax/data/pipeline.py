@@ -7,6 +7,7 @@ encoded records, without decoding. Each process reads its own slice of the recor
 
 import contextlib
 import math
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -181,7 +182,7 @@ def hide_gpus() -> None:
 
 def open_builder(data_dir: str, dataset: str) -> tfds.core.DatasetBuilder:
     """The newest version of a prepared dataset; raises UserError with the command that makes it."""
-    root = Path(data_dir) / dataset
+    root = Path(os.path.expanduser(data_dir)) / dataset
     infos = root.glob("*/dataset_info.json")
     versions = [info.parent for info in infos if re.fullmatch(r"\d+\.\d+\.\d+", info.parent.name)]
     if not versions:
