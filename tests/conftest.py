@@ -59,6 +59,14 @@ def config(data_dir: Path) -> ConfigDict:
     return shrink(default_config(), str(data_dir))
 
 
+@pytest.fixture
+def least(config: ConfigDict) -> ConfigDict:
+    """The least that trains, where the method does not matter."""
+    config.method = "source_only"
+    config.model.two_levels = False
+    return config
+
+
 def random_batch(config: ConfigDict, seed: int = 0) -> dict[str, jax.Array]:
     """A training batch of noise with the config's shapes, a tenth of its labels ignored."""
     rng = np.random.default_rng(seed)

@@ -30,6 +30,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> tuple[Confi
     return config, workdir
 
 
+@pytest.mark.slow
 def test_cut_off_data_are_answered(data_dir: Path, tmp_path: Path) -> None:
     """In a process of its own: Orbax leaves reads behind, which complain in later tests."""
     command = [sys.executable, "-m", "uda_jax.main", *TINY, f"--config.data.dir={data_dir}", f"--workdir={tmp_path}/x"]

@@ -21,11 +21,9 @@ from uda_jax.train import train
 
 
 @pytest.fixture
-def config(config: ConfigDict) -> ConfigDict:
-    """The least that trains: what a workdir is does not depend on the method."""
-    config.method = "source_only"
-    config.model.two_levels = False
-    return config
+def config(least: ConfigDict) -> ConfigDict:
+    """What a workdir is does not depend on the method."""
+    return least
 
 
 def contents(directory: Path) -> dict[str, int]:

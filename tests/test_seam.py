@@ -120,6 +120,7 @@ def test_it_trains_is_scored_by_its_teacher_and_exports_it(data_dir: Path, tmp_p
     assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["confusion"] != of_teacher
 
 
+@pytest.mark.slow
 def test_the_teacher_is_the_average_of_its_students(data_dir: Path, tmp_path: Path) -> None:
     config = config_of(data_dir, steps=1)
     after_one = train(config, tmp_path)
@@ -130,7 +131,7 @@ def test_the_teacher_is_the_average_of_its_students(data_dir: Path, tmp_path: Pa
 
 
 def test_killed_and_resumed_it_is_the_same_to_the_bit(data_dir: Path, tmp_path: Path) -> None:
-    steps = 30
+    steps = 12
     code = "import sys, tests.test_seam as t; data, steps, workdir = sys.argv[1:]; t.register(); "
     code += "t.train(t.config_of(data, int(steps)), t.Path(workdir))"
     command = [sys.executable, "-c", code, str(data_dir), str(steps), str(tmp_path / "killed")]

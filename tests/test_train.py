@@ -38,6 +38,9 @@ def test_a_run_leaves_what_the_report_reads(config: ConfigDict, tmp_path: Path) 
     assert len(list((tmp_path / "samples").glob("*_prediction.png"))) == 1
     assert list((tmp_path / "tensorboard").glob("events*"))
     assert json.loads((tmp_path / "run.json").read_text())["versions"]["jax"] == jax.__version__
+    # No memory is no part of a checkpoint, as in those from before methods had any, which can be resumed.
+    stored = ocp.PyTreeCheckpointHandler().metadata(tmp_path / "checkpoints" / "4" / "default").tree
+    assert {"params", "optimizer", "step"} < stored.keys() and "memory" not in stored
 
 
 def test_resume_is_exact_to_the_bit(config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,36 +72,35 @@ def test_resume_is_exact_to_the_bit(config: ConfigDict, tmp_path: Path, monkeypa
     assert without_time[0] == without_time[1]
 
 
-def test_resume_from_a_checkpoint_that_was_written_while_training_went_on(config: ConfigDict, tmp_path: Path) -> None:
+def test_resume_from_a_checkpoint_that_was_written_while_training_went_on(least: ConfigDict, tmp_path: Path) -> None:
     """Its arrays are copied before the next step may reuse their memory, which is donated."""
-    config.method = "source_only"
-    config.train.update(steps=7, checkpoint_every=2)
-    whole = train(config, tmp_path)
+    least.train.update(steps=7, checkpoint_every=2)
+    whole = train(least, tmp_path)
     for step in (6, 7):
         shutil.rmtree(tmp_path / "checkpoints" / str(step))
     assert training.checkpoint.steps(tmp_path) == [4]
-    assert_equal(train(config, tmp_path), whole)
+    assert_equal(train(least, tmp_path), whole)
 
 
-def test_a_longer_run_goes_on_from_a_finished_one(config: ConfigDict, tmp_path: Path) -> None:
-    whole = train(config, tmp_path / "whole")
-    config.train.steps = 2
-    train(config, tmp_path / "parts")
-    config.train.steps = 4
-    assert_equal(train(config, tmp_path / "parts"), whole)
+def test_a_longer_run_goes_on_from_a_finished_one(least: ConfigDict, tmp_path: Path) -> None:
+    whole = train(least, tmp_path / "whole")
+    least.train.steps = 2
+    train(least, tmp_path / "parts")
+    least.train.steps = 4
+    assert_equal(train(least, tmp_path / "parts"), whole)
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(config: ConfigDict, tmp_path: Path) -> None:
-    config.train.steps = 2
-    good = train(config, tmp_path)
-    config.train.update(steps=40, checkpoint_every=100)
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(least: ConfigDict, tmp_path: Path) -> None:
+    least.train.steps = 2
+    good = train(least, tmp_path)
+    least.train.update(steps=40, checkpoint_every=100)
     path = tmp_path / "config.json"  # the same run, told that its rate was always this high
-    config.optimizer.learning_rate = 1e30
+    least.optimizer.learning_rate = 1e30
     stored = json.loads(path.read_text())
     stored["optimizer"]["learning_rate"] = 1e30
     path.write_text(json.dumps(stored))
     with pytest.raises(UserError, match=r"not finite at step \d+: .*loss_seg_main"):
-        train(config, tmp_path)
+        train(least, tmp_path)
     kept = training.checkpoint.make_manager(tmp_path)
     assert_equal(training.checkpoint.restore(kept, good), good)
 
@@ -110,21 +112,21 @@ def test_data_that_is_not_there_is_said_before_anything_is_written(config: Confi
     assert not (tmp_path / "run").exists()
 
 
-def test_another_runs_workdir_is_refused(config: ConfigDict, tmp_path: Path) -> None:
-    config.train.steps = 1
-    train(config, tmp_path)
-    config.seed = 1
+def test_another_runs_workdir_is_refused(least: ConfigDict, tmp_path: Path) -> None:
+    least.train.steps = 1
+    train(least, tmp_path)
+    least.seed = 1
     with pytest.raises(UserError, match="seed: 0 there, 1 here"):
-        train(config, tmp_path)
+        train(least, tmp_path)
 
 
-def test_a_checkpoint_of_other_shapes_is_named(config: ConfigDict, tmp_path: Path) -> None:
-    config.train.steps = 1
-    train(config, tmp_path)
-    config.model.width = 8
+def test_a_checkpoint_of_other_shapes_is_named(least: ConfigDict, tmp_path: Path) -> None:
+    least.train.steps = 1
+    train(least, tmp_path)
+    least.model.width = 8
     (tmp_path / "config.json").unlink()
     with pytest.raises(UserError, match="cannot be restored"):
-        train(config, tmp_path)
+        train(least, tmp_path)
 
 
 def test_weights_that_do_not_fit_do_not_claim_the_workdir(config: ConfigDict, tmp_path: Path) -> None:
@@ -133,11 +135,3 @@ def test_weights_that_do_not_fit_do_not_claim_the_workdir(config: ConfigDict, tm
     with pytest.raises(UserError, match="does not fit"):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_no_memory_is_no_part_of_a_checkpoint(config: ConfigDict, tmp_path: Path) -> None:
-    """As in those from before methods had any, which can be resumed."""
-    config.train.steps = 1
-    train(config, tmp_path)
-    stored = ocp.PyTreeCheckpointHandler().metadata(tmp_path / "checkpoints" / "1" / "default").tree
-    assert {"params", "optimizer", "step"} < stored.keys() and "memory" not in stored
