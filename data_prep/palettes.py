@@ -113,7 +113,7 @@ def _plain(palette: Sequence[int], used: Sequence[int]) -> bool:
     if used == [0] and len(palette) == 1:
         return False  # black says nothing
     looked = range(len(palette)) if used == [0] else used
-    return any(all(palette[index] == color(index) for index in looked) for color in (_ramp, _voc))
+    return any(all(palette[index] == color(index) for index in looked) for color in (_ramp, voc))
 
 
 def _ramp(index: int) -> int:
@@ -121,8 +121,11 @@ def _ramp(index: int) -> int:
 
 
 @cache
-def _voc(index: int) -> int:
-    """Bits 0, 3, 6 of the index are the high bits of red, 1, 4, 7 of green, 2, 5, 8 of blue."""
+def voc(index: int) -> int:
+    """The colour of an index in the palette of PASCAL VOC.
+
+    Bits 0, 3, 6 of the index are the high bits of red, 1, 4, 7 of green, 2, 5, 8 of blue.
+    """
     red, green, blue = (
         sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3)) for channel in range(3)
     )
