@@ -77,7 +77,8 @@ def _of_colors(path: Path, found: Values, colors: Mapping[int, int], meaning: Me
     clash = [index for index, color in known.items() if not _agree(index, color, meaning)]
     if not clash or _by_chance(known.values(), found.palette, meaning):
         return Values(found.values, False)
-    certain = len(known) == len(colors) and not _ambiguous(colors, meaning) and not _left_over(colors)
+    other = _left_over(colors) or _behind(colors)
+    certain = len(known) == len(colors) and not _ambiguous(colors, meaning) and not other
     if not certain or not meaning.by_color:
         raise UserError(_contradiction(path, clash, colors, meaning))
     return _mapped(found, colors, colored=True)
@@ -147,6 +148,13 @@ def _agree(index: int, color: int, meaning: Meaning) -> bool:
 def _left_over(colors: Mapping[int, int]) -> bool:
     """Whether all indices are painted as labelIds are: tools that change ids may leave the palette as it was."""
     return published("gta5").painted.issuperset(colors.items())
+
+
+def _behind(colors: Mapping[int, int]) -> bool:
+    """Whether a palette of train ids, which goes on in black, lies over other ids: several of them, or not just 19."""
+    behind = {index for index in colors if labels.NUM_CLASSES <= index < labels.IGNORE}
+    painted = published("train").painted | {(index, BLACK) for index in behind}
+    return painted.issuperset(colors.items()) and not behind <= {labels.NUM_CLASSES}
 
 
 def _ambiguous(colors: Mapping[int, int], meaning: Meaning) -> bool:
