@@ -155,9 +155,7 @@ def parse_size(text: str) -> tuple[int, int]:
         raise UserError(f"--size={text}: expected WIDTHxHEIGHT in pixels, such as 256x128")
     width, height = int(match[1]), int(match[2])
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
-        raise UserError(
-            f"--size={text}: nothing reads pictures of more than {MAX_PIXELS:,} pixels or {MAX_SIDE:,} wide"
-        )
+        raise UserError(f"--size={text}: nothing reads more than {MAX_PIXELS:,} pixels, or {MAX_SIDE:,} in a row")
     return height, width
 
 

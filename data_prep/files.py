@@ -4,7 +4,7 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,10 +27,11 @@ Identity = tuple[int, int]  # of a folder, whatever path leads there
 
 
 class Found(NamedTuple):
-    """Id -> file, sorted, and what was not taken."""
+    """Id -> file, sorted, and what was not taken; `named`: of that, what is left out for its name alone, by id."""
 
     files: dict[str, Path]
     left: tuple[Left, ...] = ()
+    named: Mapping[str, Path] = {}
 
 
 class Files(NamedTuple):
@@ -42,8 +43,22 @@ class Files(NamedTuple):
 
 
 def files_of(images: Found, labels: Found | None, left: Iterable[Left] = ()) -> Files:
-    """Both in one, with what else was left out."""
+    """Both in one, with what else was left out.
+
+    Where an image and a label have one name they are a scene, even if it is a name such as street_mask.
+    """
+    if labels is not None:
+        images, labels = _with_partners(images, labels), _with_partners(labels, images)
     return Files(images.files, labels and labels.files, (*images.left, *(labels.left if labels else ()), *left))
+
+
+def _with_partners(found: Found, others: Found) -> Found:
+    both = {name: path for name, path in found.named.items() if name in others.files or name in others.named}
+    files = dict(sorted({**found.files, **both}.items()))
+    sure = {*both.values(), *(path for name, path in files.items() if name in others.files)}
+    kinds = (left_out.MASK, left_out.COMPANION, left_out.DOUBTFUL)
+    left = tuple(one for one in found.left if one.kind not in kinds or one.path not in sure)
+    return Found(files, left, {name: path for name, path in found.named.items() if name not in both})
 
 
 def pair(files: Files) -> list[Scene]:
@@ -137,12 +152,13 @@ def by_id(
                 raise _same_name(found[name], path)
             found[name] = path
     images = suffixes != LABEL_SUFFIXES
-    others = masks.among(found) | (masks.certain(found) if images else set())
+    certain = masks.certain(found) if images else set()
+    others = masks.among(found) | certain
     left += [Left(left_out.MASK if images else left_out.COMPANION, found[name]) for name in sorted(others)]
     files = {name: path for name, path in sorted(found.items()) if name not in others}
     if images:
         left += [Left(left_out.DOUBTFUL, files[name]) for name in sorted(masks.doubtful(files))]
-    return Found(files, tuple(left))
+    return Found(files, tuple(left), {name: found[name] for name in others - certain})
 
 
 def walk(folder: Path, but: Collection[Path] = ()) -> Iterator[tuple[Path, str]]:
@@ -243,6 +259,26 @@ def _same_name(one: Path, two: Path) -> UserError:
     forms = one.stem != two.stem and normal(one.stem) == normal(two.stem)
     hint = " (the same in two forms of Unicode, composed and not)" if forms else ""
     return UserError(f"two files of one name: {one} and {two}{hint}. Remove or rename one.")
+
+
+def unknown(folder: Path, known: str, but: Iterable[Path] = ()) -> list[Left]:
+    """The pictures in a folder, and the folders that hold some, of which a set knows nothing.
+
+    Args:
+      known: a regular expression of names that the set has there.
+      but: what is spoken of elsewhere, with the folders above it.
+    """
+    spoken = {one for path in but for one in (path, *path.parents)}
+    left = []
+    for path in sorted(folder.iterdir()):
+        if re.fullmatch(known, path.name) or path in spoken or is_hidden(path.name):
+            continue
+        if path.is_dir():
+            holds = any(inner.suffix.lower() in PICTURES for inner, _ in walk(path))
+            left += [Left(left_out.UNUSED, path)] if holds else []
+        elif path.suffix.lower() in PICTURES:
+            left.append(Left(left_out.BESIDE, path))
+    return left
 
 
 def _beside(given: Path | None, taken: list[Path]) -> list[Left]:

@@ -93,6 +93,8 @@ def parse(content: Any, name: str) -> LabelMap:
         raise UserError(f"{name}: other: {other!r}, expected ignore, or no such entry")
     ids = _entries(content, "ids", _id, classes, name)
     colors = _entries(content, "colors", _color, classes, name)
+    if not ids and not colors:
+        raise UserError(f"{name}: has no entry, so that no pixel would have a class; expected entries such as 7: road")
     return LabelMap(name, classes, ids, colors, None if other is None else labels.IGNORE)
 
 

@@ -80,7 +80,7 @@ KINDS: Mapping[str, Kind] = {
     BESIDE: Kind(
         WARNING,
         "pictures left out, for they lie beside the folder images, and not in it (nor in labels)",
-        "Move them there, or give the folders themselves: --split NAME=IMAGES,LABELS.",
+        "Move them there; of your own folders, both can be named: --split NAME=IMAGES,LABELS.",
     ),
     UNUSED: Kind(WARNING, "further folders of images or labels left out", "Move what they hold to the others."),
     EMPTY: Kind(WARNING, "folders hold no picture, so there is no such split", "Complete the download, if it should."),

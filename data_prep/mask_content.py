@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from data_prep import palettes
 from data_prep.pictures import pack
 from uda_jax.data import labels
 
@@ -31,14 +32,15 @@ def masklike(image: np.ndarray) -> bool:
 
 def among_photographs(found: list[T], count: int) -> list[T]:
     """The mask-like ones of `count` images, if the others are something else; all of them may be meant."""
-    return found if 2 * len(found) < count else []
+    return found if len(found) < count else []
 
 
 def _few(image: np.ndarray) -> bool:
     grey = (image == image[..., :1]).all()
     if grey:
         return bool(((image <= MOST_IDS) | (image == labels.IGNORE)).all())
-    return _packed_colors(image) <= _class_colors()
+    found = _packed_colors(image)
+    return found <= _class_colors() or found <= _voc_colors()
 
 
 def _in_areas(image: np.ndarray) -> bool:
@@ -50,6 +52,12 @@ def _in_areas(image: np.ndarray) -> bool:
 def _packed_colors(image: np.ndarray) -> set[int]:
     red, green, blue = np.moveaxis(image.astype(np.int32), -1, 0)
     return set(np.unique(red << 16 | green << 8 | blue).tolist())
+
+
+@cache
+def _voc_colors() -> frozenset[int]:
+    """What labelling tools paint classes in, and the borders between them."""
+    return frozenset(palettes.voc(index) for index in (*range(MOST_IDS), labels.IGNORE))
 
 
 @cache

@@ -12,7 +12,8 @@ _SENSOR = r"(?:depth|disp|disparity|normals|parts)"
 _WORD = rf"(?:{_IDS}|{_KIND}|{_LOOK}|{_MASK}|{_SENSOR})"
 _ADDED = re.compile(rf"[ _.-](?:{_WORD}|(?-i:L))\d*(?:[ _.-]?{_WORD}\d*|[ _.-]\d+)*$", re.I)
 _BEFORE = re.compile(rf"^{_WORD}[ _.-]", re.I)
-_FOLDER = re.compile(rf"(?:{_KIND}|{_IDS}|{_MASK})s?", re.I)
+_MORE = rf"(?:{_WORD}|rgb|raw|aug|human|machine|class|object)"
+_FOLDER = re.compile(rf"(?:(?:{_KIND}|{_IDS}|{_MASK})s?(?:[ _-]?{_MORE})*|depth|disparity|normals)", re.I)
 _CERTAIN = re.compile(rf"(?:^|[ _.-]){_IDS}$", re.I)
 _LIKELY = re.compile(rf"(?:^|[ _.-])(?:{_KIND}|masks?|labels?|{_KIND}[ _.-]{_LOOK})$", re.I)
 # What the picture that belongs to a label may have around the same name.
@@ -25,7 +26,7 @@ def among(ids: Collection[str]) -> set[str]:
 
     That is: another id with a word such as mask or labelTrainIds added, or in a folder of such a name beside it.
     """
-    found = {name for name in ids if any(base in ids for base in _bases(name))}
+    found = {name for name in ids if any(base in ids for base in _bases(name)) and not _left(name, ids)}
     inside = [name for name in set(ids) - found if _label_folders(name)]
     if inside:
         homes = {home for name in ids if not _label_folders(name) for home in _homes(name)}
@@ -50,6 +51,11 @@ def _bases(name: str) -> Iterator[str]:
     bare = ([stem[: added.start()]] if added else []) + ([stem[before.end() :]] if before else [])
     for base in filter(None, bare):
         yield from (f"{folder}{slash}{start}{base}{ending}" for start in _STARTS for ending in _ENDINGS)
+
+
+def _left(name: str, ids: Collection[str]) -> bool:
+    """Whether it is the left picture of two cameras, and not the label map of CamVid."""
+    return name.endswith("_L") and f"{name[:-1]}R" in ids
 
 
 def _label_folders(name: str) -> list[int]:

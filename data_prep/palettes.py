@@ -77,7 +77,8 @@ def _of_colors(path: Path, found: Values, colors: Mapping[int, int], meaning: Me
     clash = [index for index, color in known.items() if not _agree(index, color, meaning)]
     if not clash or _by_chance(known.values(), found.palette, meaning):
         return Values(found.values, False)
-    certain = len(known) == len(colors) and not _ambiguous(colors, meaning) and not _left_over(colors)
+    other = _left_over(colors) or _behind(colors)
+    certain = len(known) == len(colors) and not _ambiguous(colors, meaning) and not other
     if not certain or not meaning.by_color:
         raise UserError(_contradiction(path, clash, colors, meaning))
     return _mapped(found, colors, colored=True)
@@ -113,7 +114,7 @@ def _plain(palette: Sequence[int], used: Sequence[int]) -> bool:
     if used == [0] and len(palette) == 1:
         return False  # black says nothing
     looked = range(len(palette)) if used == [0] else used
-    return any(all(palette[index] == color(index) for index in looked) for color in (_ramp, _voc))
+    return any(all(palette[index] == color(index) for index in looked) for color in (_ramp, voc))
 
 
 def _ramp(index: int) -> int:
@@ -121,8 +122,11 @@ def _ramp(index: int) -> int:
 
 
 @cache
-def _voc(index: int) -> int:
-    """Bits 0, 3, 6 of the index are the high bits of red, 1, 4, 7 of green, 2, 5, 8 of blue."""
+def voc(index: int) -> int:
+    """The colour of an index in the palette of PASCAL VOC.
+
+    Bits 0, 3, 6 of the index are the high bits of red, 1, 4, 7 of green, 2, 5, 8 of blue.
+    """
     red, green, blue = (
         sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3)) for channel in range(3)
     )
@@ -144,6 +148,13 @@ def _agree(index: int, color: int, meaning: Meaning) -> bool:
 def _left_over(colors: Mapping[int, int]) -> bool:
     """Whether all indices are painted as labelIds are: tools that change ids may leave the palette as it was."""
     return published("gta5").painted.issuperset(colors.items())
+
+
+def _behind(colors: Mapping[int, int]) -> bool:
+    """Whether a palette of train ids, which goes on in black, lies over other ids: several of them, or not just 19."""
+    behind = {index for index in colors if labels.NUM_CLASSES <= index < labels.IGNORE}
+    painted = published("train").painted | {(index, BLACK) for index in behind}
+    return painted.issuperset(colors.items()) and not behind <= {labels.NUM_CLASSES}
 
 
 def _ambiguous(colors: Mapping[int, int], meaning: Meaning) -> bool:

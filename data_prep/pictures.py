@@ -21,6 +21,9 @@ STORABLE = ("JPEG", "PNG")  # formats that the pipeline decodes
 LOSSLESS = ("PNG", "BMP", "GIF", "PPM", "TIFF")  # formats, under whatever name, that keep ids as they are
 ORIENTATION = 0x0112  # the EXIF tag of a camera held upright or not; TensorFlow ignores it
 SINGLE = ("1", "L", "LA", "P", "PA", "I;16", "I;16B", "I;16L", "I", "F")  # modes with one channel of values
+SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # PNG's colour types -> channels
+# The passes of an interlaced PNG: first row and column, and their steps.
+ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG_SIDE = 65_500  # pixels; libjpeg writes nothing longer
 MAX_SIDE = 1_000_000  # pixels; libpng, and so TensorFlow, decodes nothing longer
@@ -171,6 +174,7 @@ def open_picture(path: Path, encoded: bytes) -> Image.Image:
             warnings.simplefilter("ignore")  # of large pictures and of tags that nobody reads
             picture = Image.open(io.BytesIO(encoded))
             picture.load()
+        check_pixels(encoded)
         if max(picture.size) > MAX_SIDE:
             raise ValueError(f"it is {picture.width}x{picture.height}, but no side may exceed {MAX_SIDE:,} pixels")
     except Exception as error:  # decoders raise a dozen kinds on broken files
@@ -208,6 +212,25 @@ def check_whole(encoded: bytes) -> None:
         if zlib.crc32(memoryview(encoded)[at + 4 : end]) != struct.unpack_from(">I", encoded, end)[0]:
             raise ValueError(f"it is damaged (the checksum of its part {kind.decode('latin-1')} at byte {at} is wrong)")
         at = end + 4
+
+
+def check_pixels(encoded: bytes) -> None:
+    """Raises ValueError if a whole PNG holds fewer pixels than its header says; decoders make the others 0."""
+    if not encoded.startswith(PNG):
+        return
+    width, height, depth, color_type, _, _, interlaced = struct.unpack_from(">IIBBBBB", encoded, 16)
+    bits = depth * SAMPLES[color_type]
+    passes = ADAM7 if interlaced else ((0, 0, 1, 1),)
+    sides = ((len(range(y, height, dy)), len(range(x, width, dx))) for y, x, dy, dx in passes)
+    expected = sum(rows * (1 + (columns * bits + 7) // 8) for rows, columns in sides if columns)
+    found, at, inflate = 0, len(PNG), zlib.decompressobj()
+    while at < len(encoded) and encoded[at + 4 : at + 8] != b"IEND":
+        (length,) = struct.unpack_from(">I", encoded, at)
+        if encoded[at + 4 : at + 8] == b"IDAT":
+            found += len(inflate.decompress(encoded[at + 8 : at + 8 + length]))
+        at += 12 + length
+    if found < expected:
+        raise ValueError(f"it is cut short (it holds {found:,} of {expected:,} bytes of its pixels)")
 
 
 def orientation(picture: Image.Image) -> int:

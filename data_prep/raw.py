@@ -24,6 +24,7 @@ from data_prep.files import (
     is_hidden,
     may_be_folder,
     pair,
+    unknown,
 )
 from data_prep.left_out import Left
 from data_prep.pictures import grey_ids, pack, read_values, unpack
@@ -104,6 +105,8 @@ def _read_label(path: Path, table: str) -> np.ndarray:
     return ids
 
 
+# The other archives of Cityscapes, and what its tools and other projects make of them.
+CITYSCAPES_BESIDES = r"(left|right)Img(8|16)bit(_\w+)?|gt[A-Z]\w*|disparity\w*|camera\w*|vehicle\w*|timestamp\w*"
 _LOOK_UP = "docs/data.md shows the tree that is expected; --raw names its root."
 
 
@@ -147,26 +150,38 @@ def _gta5(root: Path) -> dict[str, Files]:
     images, maps = _parts(root, "images"), _parts(root, "labels")
     found = by_id(*images.places, suffixes=IMAGE_SUFFIXES, nested=False)
     truth = by_id(*maps.places, suffixes=LABEL_SUFFIXES, nested=False)
-    return _some(root, {"train": files_of(found, truth)}, images.left + maps.left)
+    places, left = [*images.places, *maps.places], images.left + maps.left
+    spoken = [*places, *(one.path for one in left)]
+    for folder in sorted({root, *(place.parent for place in places)}):
+        left = left + unknown(folder, "images|labels", spoken)
+    return _some(root, {"train": files_of(found, truth)}, left)
 
 
 def _synthia(root: Path) -> dict[str, Files]:
+    left: list[Left] = []
     if is_folder(root / "RAND_CITYSCAPES"):
+        left = unknown(root, "RAND_CITYSCAPES")
         root = root / "RAND_CITYSCAPES"
     missing = [name for name in ("RGB", "GT/LABELS") if not is_folder(root / name)]
     if missing:
         raise UserError(f"{root} has no {' and no '.join(missing)}. {_LOOK_UP}")
     found = by_id(root / "RGB", suffixes=IMAGE_SUFFIXES)
-    return _some(root, {"train": files_of(found, by_id(root / "GT" / "LABELS", suffixes=LABEL_SUFFIXES))})
+    truth = by_id(root / "GT" / "LABELS", suffixes=LABEL_SUFFIXES)
+    left += unknown(root, "RGB|GT|Depth") + unknown(root / "GT", "LABELS|COLOR")
+    return _some(root, {"train": files_of(found, truth)}, left)
 
 
 def _cityscapes(root: Path) -> dict[str, Files]:
     base = root / "leftImg8bit"
     if not is_folder(base):
         raise UserError(f"{root} has no leftImg8bit (from leftImg8bit_trainvaltest.zip). {_LOOK_UP}")
-    files, left = {}, _no_splits(base)
+    files, left = {}, _no_splits(base) + unknown(root, CITYSCAPES_BESIDES)
+    if is_folder(root / "gtFine"):
+        left += _no_splits(root / "gtFine")
     for split in ("train", "val", "test"):
         if not is_folder(base / split):
+            lost = split != "test" and is_folder(root / "gtFine" / split)
+            left += [Left(left_out.EMPTY, base / split)] if lost else []
             continue
         images = by_id(base / split, suffixes=IMAGE_SUFFIXES, ending="_leftImg8bit", nested=False)
         if not images.files:
@@ -206,7 +221,9 @@ def _visda17(root: Path) -> dict[str, Files]:
     base, images = places[0]
     truth = by_id(base / "labels", suffixes=LABEL_SUFFIXES, nested=False) if is_folder(base / "labels") else None
     found = by_id(images, suffixes=IMAGE_SUFFIXES, nested=False)
-    return _some(root, {"test": files_of(found, truth)}, [Left(left_out.UNUSED, path) for _, path in places[1:]])
+    left = [Left(left_out.UNUSED, path) for _, path in places[1:]]
+    left += unknown(base, "raw_images|images|labels", [path for _, path in places])
+    return _some(root, {"test": files_of(found, truth)}, left)
 
 
 def _raw_set(

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,14 @@ def stored(path: Path, content: bytes) -> tuple[np.ndarray, bytes]:
 
 # Damage
 
+
+def fewer_rows(whole: bytes) -> bytes:
+    """A sound PNG with half of its rows, as tools that mend cut files leave it; decoders fill the others with 0."""
+    rows = zlib.decompress(b"".join(content for kind, content in parts(whole) if kind == b"IDAT"))
+    header, *_, end = parts(whole)
+    return assemble([header, (b"IDAT", zlib.compress(rows[: len(rows) // 2])), end])
+
+
 WHOLE = with_part(encoded(NOISE), b"tEXt", b"Comment\0x")
 PALETTE = encoded(NOISE, mode="P")
 DAMAGED = {
@@ -40,6 +49,9 @@ DAMAGED = {
     "half an end": WHOLE[:-5],
     "a byte short": WHOLE[:-1],
     "samples short": assemble([(k, c[:-40] if k == b"IDAT" else c) for k, c in parts(WHOLE)]),
+    "rows short": fewer_rows(encoded(NOISE)),
+    "rows of ids short": fewer_rows(encoded(IDS)),
+    "interlaced rows short": fewer_rows(interlaced(NOISE)),
     "empty": b"",
     "a web page": b"<html>",
     "JPEG without end": encoded(SMOOTH, "JPEG")[:-2],

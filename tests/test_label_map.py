@@ -68,6 +68,8 @@ def test_json_is_read_too(tmp_path):
         ("- a", "expected 'classes', and 'ids' or 'colors'"),
         ("classes: [a\nids: {}", "is not valid YAML"),
         ("classes: []\nids: {1: a}", "expected a list of names"),
+        ("classes: [a]\nids:\nother: ignore", "has no entry"),
+        ("classes: [a]\nids: {}\ncolors: {}", "has no entry"),
         ("classes: [a, no]\nids: {1: a}", "in quotes where YAML sees no text"),
         ("classes: [a, a]\nids: {1: a}", "expected different names"),
         ("classes: [a, ignore]\nids: {1: a}", "none of them 'ignore'"),

@@ -237,6 +237,19 @@ def test_pictures_that_only_might_be_masks_are_taken_and_named(root, tmp_path, c
     check(tmp_path, capsys, folder_split(root / "images"), "named-like-label", [photo], {"0", "1", "venice_mask"})
 
 
+def test_a_picture_that_has_a_label_of_its_own_is_a_scene_whatever_its_name(root, tmp_path, capsys):
+    names = ["0_color", "seg_1", "mask", "labels/0"]
+    for k, name in enumerate(names):
+        picture(root / "images" / f"{name}.jpg", 2 + k)
+        truth(root / "labels" / f"{name}.png", 2 + k)
+    status, stored = made(tmp_path, folder_split(root))
+    assert status == 0 and set(stored) == {"0", "1", *names}
+    for k, name in enumerate(names):
+        np.testing.assert_array_equal(stored[name][1], scene("camera", 2 + k)[1])
+    assert "left out" not in capsys.readouterr().err
+    assert verified(tmp_path, folder_split(root)) == (0, {})
+
+
 def test_labels_in_a_folder_among_the_images_are_labels_where_they_are_named(root, tmp_path, capsys):
     (root / "labels").rename(root / "images" / "truth")
     arguments = folder_split(root / "images", root / "images" / "truth")
@@ -321,6 +334,61 @@ def test_further_places_of_published_sets_are_named(tmp_path, capsys):
         further = file(tmp_path / name / place / "x.png").parent
         ids = {key for scenes in written.values() for key in scenes}
         check(tmp_path, capsys, [f"--dataset={name}", f"--raw={tmp_path / name}"], "unused-folder", [further], ids)
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "kind"),
+    [
+        ("gta5", "more/part/images/00009.png", "unused-folder"),
+        ("gta5", "Images/00009.png", "unused-folder"),
+        ("gta5", "00009.PNG", "beside-images"),
+        ("synthia", "RGB/0000009.png", "unused-folder"),
+        ("synthia", "RAND_CITYSCAPES/RGB2/0000009.png", "unused-folder"),
+        ("synthia", "RAND_CITYSCAPES/GT/parsed_LABELS/0000009.png", "unused-folder"),
+        ("cityscapes", "more/x.png", "unused-folder"),
+        ("cityscapes", "gtFine/Train/x_gtFine_labelIds.png", "unused-folder"),
+        ("visda17", "more/x.jpg", "unused-folder"),
+        ("visda17", "x.jpg", "beside-images"),
+    ],
+)
+def test_pictures_beside_the_folders_of_published_sets_are_named(tmp_path, capsys, name, place, kind):
+    written = raw_trees.WRITERS[name](tmp_path / "raw")
+    path = picture(tmp_path / "raw" / place)
+    at = {"RAND_CITYSCAPES/RGB2": 2, "RAND_CITYSCAPES/GT": 3, "gtFine/Train": 2}
+    depth = next((n for start, n in at.items() if place.startswith(start)), 1)
+    left = (tmp_path / "raw").joinpath(*Path(place).parts[:depth])
+    ids = {key for scenes in written.values() for key in scenes}
+    check(tmp_path, capsys, [f"--dataset={name}", f"--raw={tmp_path / 'raw'}"], kind, [left], ids)
+    assert path.is_file()
+
+
+def test_what_published_sets_may_hold_besides_is_not_mentioned(tmp_path, capsys):
+    places = {
+        "gta5": ["readme.txt", ".cache/x.png"],
+        "synthia": ["RAND_CITYSCAPES/Depth/0000001.png", "RAND_CITYSCAPES/GT/COLOR/0000001.png"],
+        "cityscapes": [
+            "gtCoarse/train/x.png",
+            "leftImg8bit_sequence/train/x.png",
+            "disparity/x.png",
+            "gtFine/test/x.png",
+        ],
+    }
+    for name, files in places.items():
+        written = raw_trees.WRITERS[name](tmp_path / name)
+        for place in files:
+            file(tmp_path / name / place)
+        arguments = [f"--dataset={name}", f"--raw={tmp_path / name}"]
+        assert set(made(tmp_path, arguments)[1]) == {key for scenes in written.values() for key in scenes}
+        assert "left out" not in capsys.readouterr().err
+        assert verified(tmp_path, arguments) == (0, {})
+
+
+def test_labels_of_cityscapes_without_the_folder_of_their_images_are_named(tmp_path, capsys):
+    written = raw_trees.cityscapes(tmp_path / "raw")
+    shutil.rmtree(tmp_path / "raw" / "leftImg8bit" / "val")
+    ids = {key for split in ("train", "test") for key in written[split]}
+    arguments = ["--dataset=cityscapes", f"--raw={tmp_path / 'raw'}"]
+    check(tmp_path, capsys, arguments, "empty-folder", [tmp_path / "raw" / "leftImg8bit" / "val"], ids)
 
 
 def test_a_split_of_cityscapes_without_images_is_named(tmp_path, capsys):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from data_prep import build, mask_content
+from data_prep import build, mask_content, palettes
+from data_prep.pictures import unpack
 from tests.raw_trees import raw_ids, save, save_palette, scene
 from tests.test_verify import run, surprising
 from uda_jax.data import labels
@@ -17,7 +18,13 @@ def grey(values: np.ndarray) -> np.ndarray:
     return np.repeat(values[..., None], 3, axis=2)
 
 
-MASKS = {"train ids": grey(TRUTH), "label ids": grey(IDS), "colours": labels.palette()[TRUTH]}
+VOC = np.array([unpack(palettes.voc(index)) for index in range(256)], np.uint8)
+MASKS = {
+    "train ids": grey(TRUTH),
+    "label ids": grey(IDS),
+    "colours": labels.palette()[TRUTH],
+    "colours of VOC": VOC[TRUTH],
+}
 
 
 @pytest.mark.parametrize("kind", MASKS)
@@ -73,6 +80,13 @@ def test_build_and_verify_name_a_label_map_among_photographs(tmp_path, capsys):
     assert f"warning: 1 of 4 images look like label maps; are they among them by mistake?\n  {odd}\n" in error
     status, found = run(tmp_path, *arguments)
     assert status == 0 and surprising(found)["label-among-images"] == ("warning", [str(odd)])
+    for k in range(1, 3):
+        (tmp_path / "photos" / f"{k}.png").unlink()
+    assert build.main([*arguments, "--name=half", f"--out={tmp_path}", "--workers=1"]) == 0
+    assert (
+        f"warning: 1 of 2 images look like label maps; are they among them by mistake?\n  {odd}\n"
+        in capsys.readouterr().err
+    )
     for k in range(3):
         save(tmp_path / "photos" / f"{k}.png", raw_ids(scene("camera", k)[1], "cityscapes", 0))
     assert build.main([*arguments, "--name=y", f"--out={tmp_path}", "--workers=1"]) == 0

@@ -30,6 +30,11 @@ PAIRS = [  # a photograph, and its label map as one tool or another names it
     ("rgb/0001", "masks/0001_mask"),
     ("town/rgb/0001", "town/gtFine/0001"),
     ("Images/0001", "SegmentationS/0001"),
+    ("JPEGImages/0001", "SegmentationClass/0001"),
+    ("JPEGImages/0001", "SegmentationClassRaw/0001"),
+    ("img/0001", "masks_machine/0001"),
+    ("image_2/0001", "semantic_rgb/0001"),
+    ("rgb/0001", "depth/0001"),
 ]
 
 
@@ -37,6 +42,11 @@ PAIRS = [  # a photograph, and its label map as one tool or another names it
 def test_a_label_map_is_told_by_the_picture_beside_it(photo, label):
     assert masks.among({photo, label, "other"}) == {label}
     assert masks.among({label, "other"}) == set()
+
+
+def test_the_left_picture_of_a_pair_is_no_label():
+    assert masks.among({"0001", "0001_L", "0001_R"}) == set()
+    assert masks.among({"0001", "0001_L", "0002_R"}) == {"0001_L"}
 
 
 @pytest.mark.parametrize("name", ["0002_mask", "town/0001_mask", "0001_1", "0001_night", "0001mask", "labels/0002"])

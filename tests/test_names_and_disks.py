@@ -288,9 +288,7 @@ def test_a_tilde_that_no_shell_expanded_is_the_home_directory_everywhere(tmp_pat
     assert verify.main(["--dataset=folders/x", "--data=~/data", "--json=~/a.json", "--sheet=~/a.png"]) == 0
     assert verify.main(["--dataset=gta5", "--raw=~/raw"]) == 0
     assert os.listdir(tmp_path / "here") == [] and "~" not in capsys.readouterr().out
-    left = sorted(
-        name for name in os.listdir(tmp_path / "home") if not name.startswith(".")
-    )  # others have caches there
+    left = sorted(path.name for path in (tmp_path / "home").glob("[!.]*"))  # others have caches there
     assert left == ["a.json", "a.png", "data", "list.txt", "raw"]
 
 

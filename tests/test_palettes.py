@@ -146,6 +146,16 @@ UNRELATED = {
 }
 
 
+def test_the_palette_of_train_ids_over_label_ids_is_refused(tmp_path):
+    path = paint(tmp_path / "a.png", IDS, TRAIN_COLORS)  # all that lies behind it is black
+    with pytest.raises(UserError, match="its palette contradicts its values"):
+        raw(path)
+    with pytest.raises(UserError, match="its palette contradicts its values"):
+        label_map.read_train_ids(path, label_map.load("cityscapes"))
+    padded = np.where(TRUTH == 255, 19, TRUTH).astype(np.uint8)  # 19 is how others write "ignore"
+    np.testing.assert_array_equal(raw(paint(tmp_path / "b.png", padded, TRAIN_COLORS)), TRUTH)
+
+
 @pytest.mark.parametrize("palette", UNRELATED)
 def test_ids_under_a_palette_of_other_things_are_ids(tmp_path, palette):
     colors = UNRELATED[palette]
