@@ -136,7 +136,7 @@ def test_commands_that_cannot_start(args: list[str], words: str, tmp_path: Path)
     assert not (tmp_path / "x").exists() and not (ROOT / "gs:").exists()
 
 
-@pytest.mark.parametrize("program", ["uda_jax.main", "uda_jax.compare"])
+@pytest.mark.parametrize("program", ["uda_jax.main", pytest.param("uda_jax.compare", marks=pytest.mark.slow)])
 def test_a_workdir_that_cannot_be_made(program: str, data_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     for workdir in (tmp_path / "file", tmp_path / "file" / "below"):

@@ -110,6 +110,7 @@ def test_half_an_evaluation_is_made_again(config: ConfigDict, tmp_path: Path) ->
     assert again["wall_s"] > again["train_s"]
 
 
+@pytest.mark.slow
 def test_resume_without_the_pretrained_file_and_after_data_moved(
     config: ConfigDict, data_dir: Path, tmp_path: Path
 ) -> None:

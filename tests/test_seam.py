@@ -130,6 +130,7 @@ def test_the_teacher_is_the_average_of_its_students(data_dir: Path, tmp_path: Pa
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), after_two.memory["params"], expected)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_is_the_same_to_the_bit(data_dir: Path, tmp_path: Path) -> None:
     steps = 12
     code = "import sys, tests.test_seam as t; data, steps, workdir = sys.argv[1:]; t.register(); "
