@@ -3,6 +3,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from ml_collections import ConfigDict
 
 from tests.conftest import random_batch
@@ -110,3 +111,20 @@ def test_remat_changes_nothing_but_memory(config: ConfigDict) -> None:
         new, _ = step(state, batch)
         losses.append(step(new, batch)[1]["loss"])
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["adaptsegnet", "apoda"])
+@pytest.mark.parametrize(
+    ("dtype", "param_dtype"),
+    [("float32", "float32"), ("bfloat16", "float32"), ("float64", "float32"), ("float32", "float64")],
+)
+def test_a_step_keeps_the_types_of_the_state(config: ConfigDict, method: str, dtype: str, param_dtype: str) -> None:
+    """It is compiled once, and a checkpoint is restored into a fresh state's types."""
+    config.method = method
+    config.model.update(dtype=dtype, param_dtype=param_dtype)
+    with jax.enable_x64(True):
+        networks = build_networks(config)
+        state = jax.eval_shape(lambda: create_state(config, networks))
+        new, _ = jax.eval_shape(build_step(config, networks), state, random_batch(config))
+    types, kept = ({jax.tree_util.keystr(k): x.dtype for k, x in jax.tree.leaves_with_path(t)} for t in (state, new))
+    assert {name: (types[name], kept[name]) for name in types if types[name] != kept[name]} == {}

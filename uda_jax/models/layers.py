@@ -211,8 +211,8 @@ class BatchNorm(nn.Module):
             if not self.is_initializing():
                 n = x.size // x.shape[-1]
                 m = self.momentum
-                running_mean.value = (1 - m) * running_mean.value + m * mean
-                running_var.value = (1 - m) * running_var.value + m * var * (n / max(n - 1, 1))
+                for running, share in ((running_mean, m * mean), (running_var, m * var * (n / max(n - 1, 1)))):
+                    running.value = ((1 - m) * running.value + share).astype(self.param_dtype)
         else:
             mean, var = running_mean.value, running_var.value
         gain = scale * jax.lax.rsqrt(var + self.epsilon)
