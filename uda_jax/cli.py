@@ -24,7 +24,8 @@ def run(command: Callable[[], None]) -> None:
         if len(argv) > 1:
             fail(f"unexpected arguments: {' '.join(argv[1:])}")
         logging.set_verbosity(logging.WARNING)
-        signal.signal(signal.SIGTERM, _preempted)
+        if not jax.distributed.is_initialized():  # several processes have JAX's handler, and leave together
+            signal.signal(signal.SIGTERM, _preempted)
         if status := answered(command):
             leave(status)
 
