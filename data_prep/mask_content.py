@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def masklike(image: np.ndarray) -> bool:
-    """Whether an image is a label map: ids as grey values, or nothing but the colours of classes, in large areas.
+    """Whether an image is a label map: large areas of ids as grey or red, or of nothing but the colours of classes.
 
     Drawings, blank and dark pictures and thermal photographs are not: they have values above `MOST_IDS`, fewer than
     `LEAST` of them, or change smoothly.
@@ -36,9 +36,9 @@ def among_photographs(found: list[T], count: int) -> list[T]:
 
 
 def _few(image: np.ndarray) -> bool:
-    grey = (image == image[..., :1]).all()
-    if grey:
-        return bool(((image <= MOST_IDS) | (image == labels.IGNORE)).all())
+    red, others = image[..., :1], image[..., 1:]
+    if (others == red).all() or not others.any():  # ids as grey values, or in the first channel alone
+        return bool(((red <= MOST_IDS) | (red == labels.IGNORE)).all())
     found = _packed_colors(image)
     return found <= _class_colors() or found <= _voc_colors()
 

@@ -22,6 +22,7 @@ VOC = np.array([unpack(palettes.voc(index)) for index in range(256)], np.uint8)
 MASKS = {
     "train ids": grey(TRUTH),
     "label ids": grey(IDS),
+    "red ids": IDS[..., None] * np.array([1, 0, 0], np.uint8),  # of simulators
     "colours": labels.palette()[TRUTH],
     "colours of VOC": VOC[TRUTH],
 }

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from data_prep import build
+from data_prep import build, verify
 from data_prep.verify_rules import FAULT
 from tests.picture_files import with_part
 from tests.raw_trees import WRITERS, raw_ids, scene
@@ -143,6 +143,16 @@ def test_a_truncated_file_of_records_is_named_and_the_rest_is_read(prepared):
     assert status == 1 and found["damaged-file"]["places"][0]["file"] == str(shard(prepared))
     assert "after record 2" in found["damaged-file"]["places"][0]["remark"]
     assert found["sample"]["what"] == "4 of 5 scenes were read"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff\xfe"])
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json", "metadata.json"])
+def test_a_set_whose_descriptions_are_damaged_is_answered(prepared, capsys, name, content):
+    path = next(prepared.rglob(name))
+    path.write_bytes(content)
+    assert verify.main(["--dataset=folders/mine", f"--data={prepared}"]) == 2
+    error = capsys.readouterr().err
+    assert f"error: {path.parent} cannot be read" in error and "Build it again with --overwrite" in error
 
 
 def test_labels_at_full_size_beside_smaller_images_are_right(tmp_path):

@@ -181,7 +181,7 @@ def hide_gpus() -> None:
 
 
 def open_builder(data_dir: str, dataset: str) -> tfds.core.DatasetBuilder:
-    """The newest version of a prepared dataset; raises UserError with the command that makes it."""
+    """The newest version of a prepared dataset; raises UserError with the command that makes it, or mends it."""
     root = Path(os.path.expanduser(data_dir)) / dataset
     infos = root.glob("*/dataset_info.json")
     versions = [info.parent for info in infos if re.fullmatch(r"\d+\.\d+\.\d+", info.parent.name)]
@@ -191,7 +191,16 @@ def open_builder(data_dir: str, dataset: str) -> tfds.core.DatasetBuilder:
             f"Make it with\n  {_build_command(data_dir, dataset)}"
         )
     newest = max(versions, key=lambda path: [int(number) for number in path.name.split(".")])
-    return tfds.builder_from_directory(newest)
+    again = "Build it again with --overwrite."
+    try:
+        builder = tfds.builder_from_directory(newest)
+        known = {"labelled", "classes"} <= set(builder.info.metadata or {}) and builder.info.splits
+    except Exception as error:  # TFDS raises a dozen kinds on damaged files
+        what = type(error).__name__
+        raise UserError(f"{newest} cannot be read ({what} in one of its .json files). {again}") from error
+    if not known:
+        raise UserError(f"{newest} cannot be read: its .json files lack splits or classes. {again}")
+    return builder
 
 
 def _build_command(data_dir: str, dataset: str) -> str:
