@@ -113,11 +113,7 @@ def test_remat_changes_nothing_but_memory(config: ConfigDict) -> None:
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("method", ["adaptsegnet", pytest.param("apoda", marks=pytest.mark.slow)])
-=======
-@pytest.mark.parametrize("method", ["adaptsegnet", "apoda"])
->>>>>>> review
 @pytest.mark.parametrize(
     ("dtype", "param_dtype"),
     [("float32", "float32"), ("bfloat16", "float32"), ("float64", "float32"), ("float32", "float64")],
