@@ -27,15 +27,20 @@ from uda_jax.data import pipeline
 from uda_jax.errors import UserError
 from uda_jax.evaluate import class_names
 from uda_jax.files import to_json, write_whole
-from uda_jax.methods import build_method
+from uda_jax.methods import Stream, build_method
 from uda_jax.networks import build_networks
 
 VERSIONED = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 
 
+def streams_of(config: ml_collections.ConfigDict) -> dict[str, Stream]:
+    """What `config.method` reads."""
+    return dict(build_method(config, build_networks(config)).streams)
+
+
 def describe(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """What a run depends on besides its config: {"classes": names, "records": {stream: count}, "versions": {...}}."""
-    streams = {name: config.data[name] for name in build_method(config, build_networks(config)).streams}
+    streams = {name: config.data[name] for name in streams_of(config)}
     return {
         "classes": class_names(config),
         "records": {

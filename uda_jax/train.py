@@ -21,7 +21,7 @@ from uda_jax.data import pipeline
 from uda_jax.errors import Stopped, UserError
 from uda_jax.evaluate import build_evaluation_step, check_classes, evaluate, summary, write_evaluation
 from uda_jax.files import alone
-from uda_jax.methods import Stream, build_method
+from uda_jax.methods import build_method
 from uda_jax.networks import Networks, build_networks
 from uda_jax.paths import local
 from uda_jax.sharding import check_batch_size, make_mesh, prefetch_to_mesh, replicated, split_batch
@@ -137,10 +137,10 @@ def run_steps(config: ml_collections.ConfigDict, state: TrainState, mesh: Mesh, 
     """Steps from `state.step` to `config.train.steps`, or until `tools.stopping`; leaves a checkpoint of the last."""
     c, start, clock = config.train, int(state.step), time.perf_counter()
     step = start
-    images = c.batch_size * len(streams_of(config))
+    images = c.batch_size * len(runs.streams_of(config))
     pending: list[dict[str, jax.Array]] = []  # metrics not fetched yet, so that steps need not wait for the host
     ahead: deque[jax.Array] = deque()
-    try:
+    with suppress(Stopped):  # while compiling or evaluating: the state is that of the last step
         make_up(config, state, tools)
         clock = time.perf_counter()
         for batch in prefetch_to_mesh(training_batches(config, step), mesh):
@@ -158,9 +158,7 @@ def run_steps(config: ml_collections.ConfigDict, state: TrainState, mesh: Mesh, 
                 if evaluating:
                     log_score(config, step, state, tools)
                 clock = time.perf_counter()
-        flush(pending, step, tools.writer, images, clock)
-    except Stopped:  # while compiling or evaluating: the state is that of the last step
-        flush(pending, step, tools.writer, images, clock)
+    flush(pending, step, tools.writer, images, clock)
     if step > start:
         tools.save(step, state)
     return state
@@ -253,11 +251,6 @@ def abstract_state(config: ml_collections.ConfigDict, networks: Networks, mesh: 
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), shapes)
 
 
-def streams_of(config: ml_collections.ConfigDict) -> dict[str, Stream]:
-    """What `config.method` reads."""
-    return dict(build_method(config, build_networks(config)).streams)
-
-
 def training_batches(config: ml_collections.ConfigDict, start: int) -> Iterator[dict[str, np.ndarray]]:
     """This process's part of every global batch from step `start` on, by "<stream>_<view>" and "<stream>_label"."""
     streams = {
@@ -273,7 +266,7 @@ def training_batches(config: ml_collections.ConfigDict, start: int) -> Iterator[
             views=stream.views,
             shuffle_buffer=config.data.shuffle_buffer,
         )
-        for name, stream in streams_of(config).items()
+        for name, stream in runs.streams_of(config).items()
     }
     while True:
         yield {f"{name}_{k}": v for name, batches in streams.items() for k, v in next(batches).items()}
@@ -288,5 +281,5 @@ def check_run(config: ml_collections.ConfigDict, mesh: Mesh) -> dict[str, Any]:
         local(config.model.pretrained, "--config.model.pretrained")
     check_batch_size(config.train.batch_size, mesh, "train.batch_size")
     check_batch_size(config.eval.batch_size, mesh, "eval.batch_size")
-    check_classes(config, [name for name, stream in streams_of(config).items() if stream.labels] + ["eval"])
+    check_classes(config, [name for name, stream in runs.streams_of(config).items() if stream.labels] + ["eval"])
     return runs.describe(config)

@@ -43,9 +43,13 @@ def directory() -> Path:
 @functools.cache
 def load(name: str) -> Vectors:
     """All arrays of `<name>.npz`; skips the test if this set has no such file."""
-    path = directory() / f"{name}.npz"
+    return read(directory() / f"{name}.npz", "UDA_REFERENCE_DIR")
+
+
+def read(path: Path, variable: str) -> Vectors:
+    """All arrays of a file; skips the test if it is not there, and names the variable that says where it may be."""
     if not path.exists():
-        pytest.skip(f"{path} is not there; set UDA_REFERENCE_DIR to a directory that has it")
+        pytest.skip(f"{path} is not there; set {variable} to a directory that has it")
     with np.load(path) as archive:
         return {k: archive[k] for k in archive.files}
 

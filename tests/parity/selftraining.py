@@ -6,9 +6,8 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from tests.parity.reference import BESIDE, COPIES, Vectors
+from tests.parity.reference import BESIDE, COPIES, Vectors, read
 
 SEED = 20171
 
@@ -22,11 +21,7 @@ def directory() -> Path:
 @functools.cache
 def load(name: str) -> Vectors:
     """All arrays of `<name>.npz`; skips the test if this set has no such file."""
-    path = directory() / f"{name}.npz"
-    if not path.exists():
-        pytest.skip(f"{path} is not there; set UDA_REFERENCE_SELFTRAINING_DIR to a directory that has it")
-    with np.load(path) as archive:
-        return {k: archive[k] for k in archive.files}
+    return read(directory() / f"{name}.npz", "UDA_REFERENCE_SELFTRAINING_DIR")
 
 
 def rule(tag: str, name: str, shape: tuple[int, ...], seed: int = SEED) -> np.ndarray:
