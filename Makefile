@@ -21,8 +21,8 @@ test-slow: $(VENV)/ready
 # The rest of the suite compiles without LLVM's optimisations, as no user does: parity and exact resume as they run.
 test-optimized: export UDA_JAX_TEST_OPTIMIZED = 1
 test-optimized: $(VENV)/ready
-	$(RUN) -m pytest tests/parity tests/test_train.py $(ARGS)
-	$(RUN) -m pytest -m slow tests/test_kill.py $(ARGS)
+	$(RUN) -m pytest tests/parity tests/training/test_train.py $(ARGS)
+	$(RUN) -m pytest -m slow tests/training/test_kill.py $(ARGS)
 
 check: $(VENV)/ready
 	$(BIN)/pip check

@@ -20,10 +20,10 @@ from absl import flags
 from ml_collections import config_flags
 
 from uda_jax import cli
-from uda_jax.comparison import Run, percent, read_runs, table
 from uda_jax.errors import UserError
 from uda_jax.files import to_json, write_whole
 from uda_jax.paths import local
+from uda_jax.reporting.comparison import Run, percent, read_runs, table
 
 HEAD_SHARE = 0.9
 EPS = ("eps_discriminator", "eps_source", "eps_target")
@@ -88,9 +88,9 @@ def ablation(
     """Trains what is not finished yet, seed by seed, and returns the content of ablation.json.
 
     Raises:
-      Stopped, UserError: as `choose` and `uda_jax.train.train`.
+      Stopped, UserError: as `choose` and `uda_jax.training.loop.train`.
     """
-    from uda_jax.train import train
+    from uda_jax.training.loop import train
 
     chosen = choose(config, labels)
     finished: Runs = {}

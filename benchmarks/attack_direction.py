@@ -22,7 +22,7 @@ from uda_jax.errors import UserError
 from uda_jax.export import find_step, read_config, restore_weights
 from uda_jax.methods.apoda import DOMAINS, attacked_losses
 from uda_jax.methods.attack import perturb
-from uda_jax.networks import build_networks
+from uda_jax.models.networks import build_networks
 
 BATCHES, BATCH_SIZE = 12, 8
 

@@ -35,8 +35,8 @@ from PIL import Image
 from data_prep import folders
 from data_prep.pictures import encode_image, resize_image, resize_label
 from data_prep.prepare import in_parallel
+from data_prep.streets import generate
 from uda_jax import cli
-from uda_jax.data.streets import generate
 from uda_jax.errors import UserError
 
 GRAIN = 0.7  # standard deviation of the grain: a 1914x1052 PNG then weighs 2.3 MB, as GTA5's do (57 GB / 24,966)

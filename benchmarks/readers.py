@@ -72,7 +72,7 @@ def our_batches(args: argparse.Namespace) -> Iterator[Any]:
 
     from uda_jax.config import default_config
     from uda_jax.data import pipeline
-    from uda_jax.sharding import make_mesh, prefetch_to_mesh
+    from uda_jax.training.sharding import make_mesh, prefetch_to_mesh
 
     images = pipeline.describe(args.data, args.dataset, "train")["count"]
     split = "+".join(["train"] * min(200, math.ceil(EPOCH / images)))  # TFDS fails on sums of thousands

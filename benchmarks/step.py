@@ -24,11 +24,11 @@ from ml_collections import config_flags
 from data_prep.build import parse_size
 from uda_jax import cli
 from uda_jax.config import check_config
-from uda_jax.networks import build_networks
+from uda_jax.models.networks import build_networks
 from uda_jax.runs import streams_of
-from uda_jax.sharding import make_mesh, replicated, split_batch
-from uda_jax.state import create_state
-from uda_jax.train import jit_step
+from uda_jax.training.loop import jit_step
+from uda_jax.training.sharding import make_mesh, replicated, split_batch
+from uda_jax.training.state import create_state
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/.", lock_config=True)
 METHOD_NAMES = flags.DEFINE_list("methods", [], "Methods to time with the config's networks; default: the config's.")

@@ -10,7 +10,7 @@ Expect:    42.4 mIoU on Cityscapes val (published). Not reproduced here: neither
 
 Every constant is the published code's: sizes, a poly schedule of 250,000 steps stopped at 150,000, batch norm in
 training mode with frozen affine parameters, two of the four dilation rates, SGD over a list that names parameters
-several times ("legacy"; see `uda_jax.optimizers.listed_sgd`).
+several times ("legacy"; see `uda_jax.training.optimizers.listed_sgd`).
 """
 
 import ml_collections

@@ -3,7 +3,7 @@
 Command:   python -m data_prep.build --dataset=folders --name=source --split train=SOURCE --size=640x360 --out=data
            python -m data_prep.build --dataset=folders --name=target --split train=TARGET/images \
                --split val=TARGET_VAL --size=640x360 --out=data
-           python -m data_prep.weights --from=keras:ResNet50 --to=weights/resnet50.npz
+           python -m uda_jax.weights --from=keras:ResNet50 --to=weights/resnet50.npz
            python -m uda_jax.main --config=configs/own_data.py --workdir=runs/own
 Data:      SOURCE holds images/ and labels/ (PNG of Cityscapes train ids; anything else with --label_map=FILE on both
            builds, and then --config.model.num_classes=N); TARGET/images need no labels; TARGET_VAL holds the images/

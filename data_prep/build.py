@@ -101,7 +101,7 @@ def _build(args: argparse.Namespace) -> list[str]:
 
 
 def _streets(args: argparse.Namespace, size: tuple[int, int] | None) -> list[str]:
-    from data_prep import streets
+    from data_prep.streets import builder as streets
 
     if args.size == "full":
         raise UserError("--size=full: street scenes are drawn at any size; expected WIDTHxHEIGHT, such as 256x128")

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from data_prep import streets
+from data_prep.streets import builder as streets
 from uda_jax.config import default_config
 
 SIZE = (32, 64)

@@ -9,9 +9,9 @@ import pytest
 
 from tests.conftest import random_batch, shrink
 from uda_jax.config import check_config
-from uda_jax.networks import build_networks
-from uda_jax.state import create_state
-from uda_jax.step import build_step
+from uda_jax.models.networks import build_networks
+from uda_jax.training.state import create_state
+from uda_jax.training.step import build_step
 
 NAMES = sorted(p.stem for p in (Path(__file__).parents[1] / "configs").glob("*.py") if p.stem != "__init__")
 

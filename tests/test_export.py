@@ -15,20 +15,20 @@ from ml_collections import ConfigDict
 import uda_jax
 from tests.numpy_forward import predict
 from tests.test_main import ROOT
-from tests.test_sharding import run_on
-from tests.test_weights import assert_same_weights, quiet, random_state, tiny
-from uda_jax import checkpoint
-from uda_jax.arrays import read_arrays
+from tests.training.test_sharding import run_on
+from tests.weights.test_weights import assert_same_weights, quiet, random_state, tiny
 from uda_jax.config import default_config
 from uda_jax.data import labels
 from uda_jax.errors import UserError
 from uda_jax.export import class_names, export, main, read_config
-from uda_jax.networks import build_networks
+from uda_jax.models.networks import build_networks
 from uda_jax.runs import claim
-from uda_jax.sharding import make_mesh
-from uda_jax.state import TrainState
-from uda_jax.train import initial_state
-from uda_jax.weights import flatten, load_pretrained
+from uda_jax.training import checkpoint
+from uda_jax.training.loop import initial_state
+from uda_jax.training.sharding import make_mesh
+from uda_jax.training.state import TrainState
+from uda_jax.weights.arrays import read_arrays
+from uda_jax.weights.trees import flatten, load_pretrained
 
 
 def make_run(workdir: Path, config: ConfigDict, *steps: int) -> dict[int, TrainState]:
@@ -139,10 +139,10 @@ TWO_DEVICES = """
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 from pathlib import Path
-from tests.test_weights import random_state, tiny
-from uda_jax import checkpoint
+from tests.weights.test_weights import random_state, tiny
+from uda_jax.training import checkpoint
 from uda_jax.runs import claim
-from uda_jax.sharding import make_mesh
+from uda_jax.training.sharding import make_mesh
 
 config, workdir, mesh = tiny("resnet18"), Path(WORKDIR), make_mesh()
 assert jax.device_count() == 2

@@ -33,12 +33,12 @@ def compare(config: ml_collections.ConfigDict, workdir: Path, seeds: int = 1) ->
     """Trains every contender with every seed and reports; returns the runs' directories by label.
 
     Raises:
-      Stopped, UserError: as `uda_jax.train.train`; mistakes in any of the runs before the first one trains.
+      Stopped, UserError: as `uda_jax.training.loop.train`; mistakes in any of the runs before the first one trains.
     """
     from uda_jax import runs
-    from uda_jax.report import table, write_report
-    from uda_jax.sharding import make_mesh
-    from uda_jax.train import check_run, train
+    from uda_jax.reporting.page import table, write_report
+    from uda_jax.training.loop import check_run, train
+    from uda_jax.training.sharding import make_mesh
 
     directories: dict[str, list[Path]] = {}
     planned = []

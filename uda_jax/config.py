@@ -8,9 +8,9 @@ import jax
 import ml_collections
 from ml_collections import ConfigDict
 
-from uda_jax import optimizers
 from uda_jax.errors import UserError
 from uda_jax.methods import METHODS
+from uda_jax.training import optimizers
 
 CHOICES = {
     "model.backbone": ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vgg16"),

@@ -18,15 +18,16 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 import uda_jax
-from uda_jax import checkpoint, cli
-from uda_jax.arrays import SUFFIXES, check_suffix, write_arrays
+from uda_jax import cli
 from uda_jax.config import check_values, default_config
 from uda_jax.errors import UserError
 from uda_jax.methods import build_method
-from uda_jax.networks import build_networks
+from uda_jax.models.networks import build_networks
 from uda_jax.paths import local
-from uda_jax.state import TrainState, create_state
-from uda_jax.weights import TREES, flatten, to_arrays
+from uda_jax.training import checkpoint
+from uda_jax.training.state import TrainState, create_state
+from uda_jax.weights.arrays import SUFFIXES, check_suffix, write_arrays
+from uda_jax.weights.trees import TREES, flatten, to_arrays
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ flags.mark_flags_as_required(["config", "workdir"])
 def main() -> None:
     if DISTRIBUTED.value:
         jax.distributed.initialize()
-    from uda_jax.train import train  # after the processes have met
+    from uda_jax.training.loop import train  # after the processes have met
 
     train(CONFIG.value, local(str(WORKDIR.value), "--workdir"))
 

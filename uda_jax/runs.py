@@ -21,14 +21,14 @@ import jax
 import ml_collections
 import numpy as np
 
-from uda_jax import checkpoint
 from uda_jax.config import differences
 from uda_jax.data import pipeline
 from uda_jax.errors import UserError
-from uda_jax.evaluate import class_names
+from uda_jax.evaluation.evaluate import class_names
 from uda_jax.files import to_json, write_whole
 from uda_jax.methods import Stream, build_method
-from uda_jax.networks import build_networks
+from uda_jax.models.networks import build_networks
+from uda_jax.training import checkpoint
 
 VERSIONED = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 

@@ -19,10 +19,10 @@ import pytest
 from flax import traverse_util
 
 from uda_jax.config import default_config
+from uda_jax.models.networks import Networks, build_networks
 from uda_jax.models.vgg import LAYERS as VGG_LAYERS
-from uda_jax.networks import Networks, build_networks
-from uda_jax.state import TrainState, create_state
-from uda_jax.weights import torch_name
+from uda_jax.training.state import TrainState, create_state
+from uda_jax.weights.trees import torch_name
 
 COPIES = Path(__file__).parent / "data"
 BESIDE = Path(__file__).parents[3] / "shared" / "reference"

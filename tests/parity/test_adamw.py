@@ -10,7 +10,7 @@ from flax import traverse_util
 
 from tests.parity import reference as ref
 from tests.parity.selftraining import load, rule
-from uda_jax.optimizers import adamw, decay_factors, poly_schedule, segmenter_groups, warmed_up
+from uda_jax.training.optimizers import adamw, decay_factors, poly_schedule, segmenter_groups, warmed_up
 
 FILE = "selftraining"
 # The published rule: the first of these that is in a parameter's name decides alone.

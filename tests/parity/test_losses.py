@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.parity import reference as ref
-from uda_jax.losses import (
+from uda_jax.methods.losses import (
     SOURCE,
     TARGET,
     cross_entropy,

@@ -6,8 +6,8 @@ import numpy as np
 from data_prep.pictures import resize_image, resize_label
 from tests.parity import reference as ref
 from uda_jax.data import labels
-from uda_jax.metrics import confusion_matrix, iou_per_class, mean_iou
-from uda_jax.networks import build_networks
+from uda_jax.evaluation.metrics import confusion_matrix, iou_per_class, mean_iou
+from uda_jax.models.networks import build_networks
 
 METRICS, PREPROCESS = "08_metrics", "09_preprocess"
 

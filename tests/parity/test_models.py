@@ -15,10 +15,10 @@ import pytest
 from flax import linen as nn
 
 from tests.parity import reference as ref
-from uda_jax.losses import SOURCE, TARGET, domain_loss
+from uda_jax.methods.losses import SOURCE, TARGET, domain_loss
 from uda_jax.models.layers import max_pool_ceil, resize_align_corners
+from uda_jax.models.networks import build_networks
 from uda_jax.models.vgg import LAYERS
-from uda_jax.networks import build_networks
 
 MULTI, SINGLE, VGG, DISCRIMINATOR = (
     "01_deeplab_multi",

@@ -9,9 +9,9 @@ import optax
 import pytest
 
 from tests.parity import reference as ref
-from uda_jax.networks import build_networks
-from uda_jax.optimizers import build_optimizers, listed_sgd, poly_schedule, segmenter_groups
-from uda_jax.state import create_state
+from uda_jax.models.networks import build_networks
+from uda_jax.training.optimizers import build_optimizers, listed_sgd, poly_schedule, segmenter_groups
+from uda_jax.training.state import create_state
 
 POLY, TOY = "07_poly_lr", "10_optim"
 # a parameter of ours that the published list holds so many times

@@ -10,10 +10,10 @@ import optax
 import pytest
 
 from tests.parity import reference as ref
-from uda_jax.networks import build_networks
-from uda_jax.optimizers import poly_schedule
-from uda_jax.state import TrainState
-from uda_jax.step import Gradients, build_gradients, build_step, build_update
+from uda_jax.models.networks import build_networks
+from uda_jax.training.optimizers import poly_schedule
+from uda_jax.training.state import TrainState
+from uda_jax.training.step import Gradients, build_gradients, build_step, build_update
 
 METHODS = {
     "06_train_lsgan_single": "adaptsegnet",

@@ -9,7 +9,7 @@ import ml_collections
 
 from uda_jax.methods.contract import Method
 from uda_jax.methods.game import adversarial_method, softmax_of
-from uda_jax.networks import Networks
+from uda_jax.models.networks import Networks
 
 CHOICES = {"gan": ("vanilla", "least_squares")}
 

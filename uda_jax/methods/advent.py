@@ -6,11 +6,11 @@ Adversarial entropy minimisation (section 3.2): AdaptSegNet's game, on maps of w
 import jax
 import ml_collections
 
-from uda_jax.losses import weighted_self_information
 from uda_jax.methods.contract import Method
 from uda_jax.methods.game import adversarial_method, softmax_of
+from uda_jax.methods.losses import weighted_self_information
 from uda_jax.models.deeplab_v2 import Outputs
-from uda_jax.networks import Networks
+from uda_jax.models.networks import Networks
 
 CHOICES = {"gan": ("vanilla", "least_squares")}
 

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import ml_collections
 
 from uda_jax.data.labels import NAMES
-from uda_jax.losses import cross_entropy, divergence, domain_accuracy, domain_loss, entropy_loss
 from uda_jax.methods.attack import Term, perturb
 from uda_jax.methods.contract import Aux, Context, Method, Scalars
 from uda_jax.methods.game import (
@@ -28,10 +27,11 @@ from uda_jax.methods.game import (
     segment_both,
     softmax_of,
 )
+from uda_jax.methods.losses import cross_entropy, divergence, domain_accuracy, domain_loss, entropy_loss
 from uda_jax.methods.supervised import supervised_loss
 from uda_jax.models.deeplab_v2 import Outputs
 from uda_jax.models.layers import at_least_float32, resize_align_corners
-from uda_jax.networks import Networks
+from uda_jax.models.networks import Networks
 
 CHOICES = {  # the first is the default
     "gan": ("vanilla", "least_squares"),

@@ -5,8 +5,8 @@ them are names: setting -> the names, the default first; and
 
     build(config, networks) -> Method
 
-of the whole config and the networks. It knows a paper and no optimizer, mesh or loop; `uda_jax.step` knows the game and
-no paper. What is static is closed over by `build`; what changes from step to step comes in the `Context`.
+of the whole config and the networks. It knows a paper and no optimizer, mesh or loop; `uda_jax.training.step` knows
+the game and no paper. What is static is closed over by `build`; what changes from step to step comes in the `Context`.
 """
 
 from collections.abc import Callable, Mapping

@@ -8,11 +8,11 @@ from typing import Any
 import jax
 import ml_collections
 
-from uda_jax.losses import entropy_loss
 from uda_jax.methods.contract import Aux, Context, Method
 from uda_jax.methods.game import TWO_DOMAINS, levels, segment_both, softmax_of
+from uda_jax.methods.losses import entropy_loss
 from uda_jax.methods.supervised import supervised_loss
-from uda_jax.networks import Networks
+from uda_jax.models.networks import Networks
 
 
 def default_config() -> ml_collections.ConfigDict:

@@ -7,7 +7,7 @@ import ml_collections
 
 from uda_jax.methods.contract import Aux, Context, Method
 from uda_jax.methods.supervised import SOURCE, supervised_loss
-from uda_jax.networks import Networks
+from uda_jax.models.networks import Networks
 
 
 def default_config() -> ml_collections.ConfigDict:

@@ -2,8 +2,8 @@
 
 import jax
 
-from uda_jax.losses import cross_entropy
 from uda_jax.methods.contract import Scalars, Stream
+from uda_jax.methods.losses import cross_entropy
 from uda_jax.models.deeplab_v2 import Outputs
 
 SOURCE = {"source": Stream(labels=True)}

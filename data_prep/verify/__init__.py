@@ -1,0 +1,1 @@
+"""`python -m data_prep.verify`: finds what is wrong with a data set before days are trained on it."""

@@ -1,0 +1,89 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from uda_jax.errors import UserError
+from uda_jax.training.sharding import check_batch_size, make_mesh
+
+ON_EIGHT_DEVICES = """
+import jax, numpy as np
+from tests.conftest import random_batch, shrink
+from uda_jax.config import default_config
+from uda_jax.models.networks import build_networks
+from uda_jax.training.sharding import make_mesh, replicated, split_batch
+from uda_jax.training.state import create_state
+from uda_jax.training.loop import jit_step
+
+config = shrink(default_config())
+config.model.update(dtype="float64", param_dtype="float64", init="he", two_levels=False)
+{settings}
+config.train.batch_size = 8
+networks = build_networks(config)
+assert jax.device_count() == 8
+results = []
+for devices in (jax.devices(), jax.devices()[:1]):
+    mesh = make_mesh(devices)
+    state = jax.jit(lambda: create_state(config, networks), out_shardings=replicated(mesh))()
+    step = jit_step(config, networks, mesh)
+    for seed in range({steps}):
+        batch = jax.device_put(random_batch(config, seed), split_batch(mesh))
+        assert len(batch["source_image"].addressable_shards) == len(devices)
+        state, metrics = step(state, batch, {{}})
+    {check}
+    results.append(jax.device_get((state.params, state.batch_stats, state.discriminator_params, metrics)))
+worst = jax.tree.map(lambda a, b: np.max(np.abs(a - b) / (1e-3 + np.abs(b))), *results)
+print("worst", max(jax.tree.leaves(worst)))
+"""
+
+
+def run_on(devices: int, code: str, **env: str) -> str:
+    """Standard output of a Python program that sees so many CPU devices."""
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"XLA_FLAGS": flags} | env,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def eight_against_one(settings: str = "", steps: int = 2, check: str = "") -> float:
+    """The worst relative difference between a state after `steps` steps on eight devices and on one, in float64.
+
+    Args:
+      settings: a line of code that changes `config`.
+      check: a line of code on the `metrics` of the last step.
+    """
+    code = ON_EIGHT_DEVICES.format(settings=settings, steps=steps, check=check)
+    return float(run_on(8, code, JAX_ENABLE_X64="1").split()[-1])
+
+
+def test_eight_devices_give_the_result_of_one() -> None:
+    """Two steps on the same global batch, batch norm on its global statistics."""
+    assert eight_against_one() < 1e-10
+
+
+def test_a_batch_that_does_not_divide_says_by_what() -> None:
+    mesh = make_mesh(jax.devices()[:1])
+    check_batch_size(3, mesh, "train.batch_size")
+    with pytest.raises(UserError, match=r"train.batch_size=0 is not divisible by the 1 devices"):
+        check_batch_size(0, mesh, "train.batch_size")
+
+
+def test_the_message_for_many_devices() -> None:
+    code = (
+        "from uda_jax.training.sharding import *\n"
+        "try: check_batch_size(6, make_mesh(), 'train.batch_size')\n"
+        "except UserError as e: print(e)"
+    )
+    output = run_on(4, code)
+    assert "not divisible by the 4 devices" in output
+    assert "--config.train.batch_size=8" in output

@@ -1,0 +1,1 @@
+"""How good a segmenter is: confusion matrices, IoU, and a pass over a labelled split."""

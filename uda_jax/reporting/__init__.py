@@ -1,0 +1,1 @@
+"""What finished runs come to: a table, figures and a page."""

@@ -1,0 +1,286 @@
+"""The only training loop: data, step, log, checkpoint, evaluate."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from uda_jax import runs
+from uda_jax.config import check_config, check_x64
+from uda_jax.data import pipeline
+from uda_jax.errors import Stopped, UserError
+from uda_jax.evaluation.evaluate import build_evaluation_step, check_classes, evaluate, summary, write_evaluation
+from uda_jax.files import alone
+from uda_jax.methods import build_method
+from uda_jax.models.networks import Networks, build_networks
+from uda_jax.paths import local
+from uda_jax.training import checkpoint
+from uda_jax.training.sharding import check_batch_size, make_mesh, prefetch_to_mesh, replicated, split_batch
+from uda_jax.training.signals import stop_signals, stoppable
+from uda_jax.training.state import TrainState, create_state, remember
+from uda_jax.training.step import build_step
+from uda_jax.training.writer import SCORE, Writer
+from uda_jax.weights.trees import load_pretrained
+
+IN_FLIGHT = 2  # steps dispatched and not done: the device never waits, and a signal not for long
+
+
+class Tools(NamedTuple):
+    """What the loop calls.
+
+    Attributes:
+      step: (state, batch) -> (state, metrics); the state is donated.
+      score: (state, limit=0, samples=None) -> the content of evaluation.json without the step.
+      save: (step, state) -> None, in the background.
+      stopping: (step) -> whether a signal or a preemption notice came.
+      writer: of the log.
+    The first two raise Stopped when `stopping`, the step only before it is compiled.
+    """
+
+    step: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+    score: Callable[..., dict[str, Any]]
+    save: Callable[[int, TrainState], None]
+    stopping: Callable[[int], bool]
+    writer: Writer
+
+
+def train(config: ml_collections.ConfigDict, workdir: Path) -> TrainState:
+    """Trains, or resumes, the run of `config` in `workdir`, evaluates it and returns its last state.
+
+    A run that is done is left as it is.
+
+    Raises:
+      Stopped: on SIGTERM, Ctrl-C or a preemption notice, after a checkpoint was written; the same call goes on from
+        there, step for step as if it had not stopped.
+      UserError: bad settings or data, a workdir of another run, or a loss that is not finite.
+    """
+    started = time.perf_counter()
+    mesh = make_mesh()
+    found = check_run(config, mesh)
+    with stop_signals() as stopped, workdir_of_our_own(workdir):
+        before = runs.check_owner(workdir, config, found)
+        networks = build_networks(config)
+        state, constants = start_from(config, networks, mesh, bool(checkpoint.steps(workdir)))
+        found |= runs.check_constants(workdir, before, constants)
+        with checkpoint.make_manager(workdir, config.train.keep) as manager:
+            state = checkpoint.restore(manager, state)
+            if done := runs.finished(workdir, config.train.steps):
+                print(f"{workdir} is done; to score it anew, remove its evaluation.json\n{summary(done)}")
+                return state
+
+            def save(step: int, state: TrainState) -> None:
+                runs.claim(workdir, config)
+                checkpoint.save(manager, step, state, found | runs.clock(before, started))
+
+            training_step = stoppable(jit_step(config, networks, mesh), stopped)
+            evaluation_step = stoppable(build_evaluation_step(config, networks, mesh), stopped)
+            with Writer(workdir, int(state.step), config.train.steps, config.method) as writer:
+                tools = Tools(
+                    lambda state, batch: training_step(state, batch, constants),
+                    partial(evaluate, config=config, step=evaluation_step, mesh=mesh, stopped=stopped),
+                    save,
+                    lambda step: stopped() or manager.reached_preemption(step),
+                    writer,
+                )
+                if start := int(state.step):
+                    writer.say(f"resuming {workdir} from step {start}")
+                if start < config.train.steps:
+                    state = run_steps(config, state, mesh, tools)
+                    before, started = runs.clock(before, started), time.perf_counter()
+                else:
+                    save(start, state)  # of a run of no steps at all; any other has it
+                result = last_score(config, workdir, state, tools)
+                if writer.active:
+                    runs.write_run(workdir, found | runs.clock(before, started, trained=False), state)
+                    write_evaluation(result, int(state.step), workdir / "evaluation.json")  # last: the run is done
+    return state
+
+
+@contextmanager
+def workdir_of_our_own(workdir: Path) -> Iterator[None]:
+    """Keeps other runs out; a workdir that is still empty at the end is removed again. Process 0 alone has a say."""
+    if jax.process_index():
+        yield
+        return
+    with alone(workdir, "training"):
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # it is not empty
+                workdir.rmdir()
+
+
+def last_score(config: ml_collections.ConfigDict, workdir: Path, state: TrainState, tools: Tools) -> dict[str, Any]:
+    """`tools.score` of the whole split; raises Stopped for a run that was stopped before its end."""
+    step, writer = int(state.step), tools.writer
+    if step < config.train.steps:
+        raise Stopped(f"stopped at step {step}; the same command goes on from there")
+    try:
+        result = tools.score(state, samples=workdir / "samples")
+    except Stopped:
+        raise Stopped(f"stopped while evaluating step {step}; the same command does that again") from None
+    writer.write(step, {SCORE: result["miou"]})
+    writer.say(summary(result))
+    return result
+
+
+def run_steps(config: ml_collections.ConfigDict, state: TrainState, mesh: Mesh, tools: Tools) -> TrainState:
+    """Steps from `state.step` to `config.train.steps`, or until `tools.stopping`; leaves a checkpoint of the last."""
+    c, start, clock = config.train, int(state.step), time.perf_counter()
+    step = start
+    images = c.batch_size * len(runs.streams_of(config))
+    pending: list[dict[str, jax.Array]] = []  # metrics not fetched yet, so that steps need not wait for the host
+    ahead: deque[jax.Array] = deque()
+    with suppress(Stopped):  # while compiling or evaluating: the state is that of the last step
+        make_up(config, state, tools)
+        clock = time.perf_counter()
+        for batch in prefetch_to_mesh(training_batches(config, step), mesh):
+            if step >= c.steps or tools.stopping(step):
+                break
+            state, metrics = tools.step(state, batch)
+            step += 1
+            pending.append(metrics)
+            wait(ahead, metrics["loss"])
+            evaluating, saving = step % c.eval_every == 0 and step < c.steps, step % c.checkpoint_every == 0
+            if step % c.log_every == 0 or evaluating or saving:
+                flush(pending, step, tools.writer, images, clock)
+                if saving:
+                    tools.save(step, state)
+                if evaluating:
+                    log_score(config, step, state, tools)
+                clock = time.perf_counter()
+    flush(pending, step, tools.writer, images, clock)
+    if step > start:
+        tools.save(step, state)
+    return state
+
+
+def wait(ahead: deque[jax.Array], newest: jax.Array) -> None:
+    """Notes that `newest` is being computed, and waits until fewer than `IN_FLIGHT` of those in `ahead` are."""
+    ahead.append(newest)
+    while len(ahead) >= IN_FLIGHT:
+        ahead.popleft().block_until_ready()
+
+
+def make_up(config: ml_collections.ConfigDict, state: TrainState, tools: Tools) -> None:
+    """The evaluation of the step that a run resumes from, where it was due and the run ended before it was done."""
+    step = int(state.step)
+    due = step > 0 and step % config.train.eval_every == 0 and step not in tools.writer.evaluated
+    if bool(multihost_utils.broadcast_one_to_all(np.asarray(due))):  # process 0 knows the log
+        log_score(config, step, state, tools)
+
+
+def log_score(config: ml_collections.ConfigDict, step: int, state: TrainState, tools: Tools) -> None:
+    tools.writer.write(step, {SCORE: tools.score(state, limit=config.eval.limit)["miou"]})
+
+
+def flush(pending: list[dict[str, jax.Array]], step: int, writer: Writer, images: int, clock: float) -> None:
+    """Fetches and logs the mean of the pending metrics, and empties the list.
+
+    Args:
+      step: the step that the last of them belongs to.
+      images: images a step.
+      clock: when the first of them started, from time.perf_counter().
+
+    Raises:
+      UserError: a loss or gradient is not finite; names the first such step and its losses.
+    """
+    if not pending:
+        return
+    fetched = jax.device_get(pending)
+    pending.clear()
+    for i, metrics in enumerate(fetched):
+        losses = {k: float(v) for k, v in metrics.items() if k.startswith(("loss", "grad_norm"))}
+        if not all(map(math.isfinite, losses.values())):
+            raise UserError(
+                f"the loss is not finite at step {step - len(fetched) + i + 1}: {losses}. The last checkpoint before "
+                "it is kept. Lower config.optimizer.learning_rate or look at the data that this step read."
+            )
+    mean = {k: float(np.mean([m[k] for m in fetched])) for k in fetched[0]}
+    rate = images * len(fetched) / (time.perf_counter() - clock)
+    writer.write(step, {**mean, "images_per_s": rate})
+    writer.progress(len(fetched), loss=mean["loss"], images_per_s=rate)
+
+
+def jit_step(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) -> Any:
+    """`build_step` for the mesh, (state, batch, constants) -> (state, metrics): the state donated, the batch split."""
+    return jax.jit(
+        build_step(config, networks),
+        donate_argnums=0,
+        in_shardings=(replicated(mesh), split_batch(mesh), replicated(mesh)),
+        out_shardings=replicated(mesh),
+    )
+
+
+def initial_state(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) -> TrainState:
+    """A fresh state on the mesh, with the pretrained weights of `config.model.pretrained` if it names any."""
+    state = jax.jit(partial(create_state, config, networks), out_shardings=replicated(mesh))()
+    if not config.model.pretrained:
+        return state
+    state = load_pretrained(state, config.model.pretrained, config.model)
+    return jax.jit(partial(remember, config=config, networks=networks), out_shardings=replicated(mesh))(state)
+
+
+def start_from(
+    config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh, resuming: bool
+) -> tuple[TrainState, Any]:
+    """(state, the method's constants); where a checkpoint fills the state, its shapes and placement are enough.
+
+    Weights are made or read for a new run, and for constants, which are made of them.
+    """
+    make = build_method(config, networks).init_constants
+    if resuming and make is None:
+        return abstract_state(config, networks, mesh), {}
+    state = initial_state(config, networks, mesh)
+    constants = {} if make is None else jax.jit(make, out_shardings=replicated(mesh))(state.params, state.batch_stats)
+    return abstract_state(config, networks, mesh) if resuming else state, constants
+
+
+def abstract_state(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) -> TrainState:
+    """The shapes, dtypes and placement of a state."""
+    shapes = jax.eval_shape(partial(create_state, config, networks))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), shapes)
+
+
+def training_batches(config: ml_collections.ConfigDict, start: int) -> Iterator[dict[str, np.ndarray]]:
+    """This process's part of every global batch from step `start` on, by "<stream>_<view>" and "<stream>_label"."""
+    streams = {
+        name: pipeline.train_stream(
+            config.data.dir,
+            config.data[name],
+            batch_size=config.train.batch_size,
+            seed=config.seed,
+            start=start,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            labels=stream.labels,
+            views=stream.views,
+            shuffle_buffer=config.data.shuffle_buffer,
+        )
+        for name, stream in runs.streams_of(config).items()
+    }
+    while True:
+        yield {f"{name}_{k}": v for name, batches in streams.items() for k, v in next(batches).items()}
+
+
+def check_run(config: ml_collections.ConfigDict, mesh: Mesh) -> dict[str, Any]:
+    """Raises UserError for what cannot work, before anything is written; returns `runs.describe`."""
+    check_config(config)
+    check_x64(config.model)
+    local(config.data.dir, "--config.data.dir")
+    if config.model.pretrained:
+        local(config.model.pretrained, "--config.model.pretrained")
+    check_batch_size(config.train.batch_size, mesh, "train.batch_size")
+    check_batch_size(config.eval.batch_size, mesh, "eval.batch_size")
+    check_classes(config, [name for name, stream in runs.streams_of(config).items() if stream.labels] + ["eval"])
+    return runs.describe(config)
