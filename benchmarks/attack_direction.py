@@ -77,7 +77,12 @@ def mean_features_and_moves(workdir: Path) -> tuple[np.ndarray, dict[str, np.nda
 
     streams = {
         domain: pipeline.train_stream(
-            config.data.dir, config.data[domain], batch_size=BATCH_SIZE, seed=config.seed, labels=domain == "source"
+            config.data.dir,
+            config.data[domain],
+            batch_size=BATCH_SIZE,
+            seed=config.seed,
+            domain=domain,
+            labels=domain == "source",
         )
         for domain in DOMAINS
     }

@@ -1,4 +1,4 @@
-"""What all builders share: a plan of scenes -> TFRecords with class statistics, whole or not at all."""
+"""What all builders share: a plan of scenes -> TFRecords with an index and class statistics, whole or not at all."""
 
 import contextlib
 import errno
@@ -17,12 +17,12 @@ from typing import Any, ClassVar, NamedTuple
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from data_prep import features, mask_content
+from data_prep import features, index, mask_content
 from data_prep.files import Scene
 from data_prep.left_out import first
 from data_prep.prepare import Recipe, in_parallel, prepare
 from data_prep.raw import RawSet
-from uda_jax.data import labels, statistics
+from uda_jax.data import labels
 from uda_jax.data.statistics import Statistics
 from uda_jax.errors import UserError
 from uda_jax.files import alone
@@ -45,12 +45,11 @@ class Plan(NamedTuple):
         return {split: all(label is not None for _, _, label in scenes) for split, scenes in self.scenes.items()}
 
 
-class CountedBuilder(tfds.core.GeneratorBasedBuilder):
-    """A builder that leaves class_statistics.json beside its records; `statistics` is filled while it generates."""
+class IndexedBuilder(tfds.core.GeneratorBasedBuilder):
+    """A builder that leaves an index of every split and class_statistics.json beside its records."""
 
     VERSION = tfds.core.Version("1.0.0")
     url_infos = None  # nothing is downloaded (and TFDS 4.9.10 needs importlib_resources to look for checksums)
-    statistics: dict[str, Statistics]
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Stays out of TFDS's registry, which has a "cityscapes" of its own."""
@@ -59,18 +58,15 @@ class CountedBuilder(tfds.core.GeneratorBasedBuilder):
     def _download_and_prepare(
         self, dl_manager: tfds.download.DownloadManager, download_config: tfds.download.DownloadConfig
     ) -> None:
-        self.statistics = {}
         super()._download_and_prepare(dl_manager, download_config)
-        self._check_statistics()
-        # The directory is still the temporary one here: the file appears together with the records.
-        text = statistics.file_text(self.info.metadata["classes"], self.statistics)
-        (self.data_path / statistics.FILENAME).write_text(text)
+        # The directory is still the temporary one here: these files appear together with the records.
+        self._check_statistics(index.write(self))
 
-    def _check_statistics(self) -> None:
-        """Raises UserError where the counts show that the labels cannot be meant."""
+    def _check_statistics(self, statistics: Mapping[str, Statistics]) -> None:
+        """Raises UserError where the counts of the labelled splits show that the labels cannot be meant."""
 
 
-class SceneBuilder(CountedBuilder):
+class SceneBuilder(IndexedBuilder):
     """Builds a `Plan`."""
 
     plan: Plan | None
@@ -99,31 +95,26 @@ class SceneBuilder(CountedBuilder):
         self._use_beam = bool(download_config.beam_runner or download_config.beam_options)
         super()._download_and_prepare(dl_manager, download_config)
 
-    def _check_statistics(self) -> None:
-        if self._use_beam:
-            from data_prep import beam
-
-            self.statistics = beam.collect(self.data_path, self._planned())
-        for split, counts in self.statistics.items():
+    def _check_statistics(self, statistics: Mapping[str, Statistics]) -> None:
+        for split, counts in statistics.items():
             if not counts.pixels.sum():
                 raise UserError(
                     f"{self.name} ({split}): all pixels of all its labels are ignored. Are they its labels?"
                 )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        plan = self._planned()
         if not self._use_beam:
-            return {split: self._generate_examples(split) for split in self._planned().scenes}
-        from data_prep import beam
+            return {split: self._generate_examples(split) for split in plan.scenes}
+        from data_prep.beam import Examples
 
-        return {split: beam.Examples(self._planned(), split, self.data_path) for split in self._planned().scenes}
+        return {split: Examples(plan.scenes[split], plan.recipes[split]) for split in plan.scenes}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         plan, warnings, masklike = self._planned(), [], []
-        scenes, counts = plan.scenes[split], statistics.empty(len(plan.classes))
+        scenes = plan.scenes[split]
         prepared = in_parallel(partial(prepare, recipe=plan.recipes[split]), scenes, plan.workers)
         for scene in tqdm(prepared, total=len(scenes), desc=f"{self.name} {split}", unit=" images"):
-            if scene.statistics is not None:
-                counts = self.statistics[split] = statistics.add(counts, scene.statistics)
             warnings += [scene.warning] if scene.warning else []
             masklike += [scene.masklike] if scene.masklike else []
             yield scene.name, features.encoded_example(scene)
@@ -149,9 +140,9 @@ class RawBuilder(SceneBuilder):
     def _make_plan(self, dl_manager: tfds.download.DownloadManager) -> Plan:
         return raw_plan(self.raw, self.raw.find(Path(dl_manager.manual_dir)), self.raw.default_size)
 
-    def _check_statistics(self) -> None:
-        super()._check_statistics()
-        for split, counts in self.statistics.items():
+    def _check_statistics(self, statistics: Mapping[str, Statistics]) -> None:
+        super()._check_statistics(statistics)
+        for split, counts in statistics.items():
             if not counts.pixels[labels.NAMES.index("light") :].sum():
                 raise UserError(
                     f"{self.name} ({split}): no sky, vegetation, person or car in {counts.images} images. These labels "
@@ -175,7 +166,7 @@ def raw_plan(
       encoding: "png" or "jpeg", of the images that are resized.
       workers: processes; None means one a core.
     """
-    recipe = Recipe(partial(read_raw_label, raw), len(raw.names), size, encoding, mixed_sizes=raw.mixed_sizes)
+    recipe = Recipe(partial(read_raw_label, raw), size, encoding, mixed_sizes=raw.mixed_sizes)
     recipes = {split: recipe._replace(full_labels=split in raw.full_label_splits) for split in scenes}
     return Plan(scenes, recipes, raw.names, workers or os.cpu_count() or 1)
 

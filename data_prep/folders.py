@@ -60,7 +60,7 @@ def build(
     files = {split: folder_files(*directories) for split, directories in splits.items()}
     tell(one for found in files.values() for one in found.left)
     scenes = {split: paired(files[split], *directories[:2]) for split, directories in splits.items()}
-    recipe = Recipe(partial(maps.read_train_ids, label_map=label_map), len(label_map.classes), size, encoding)
+    recipe = Recipe(partial(maps.read_train_ids, label_map=label_map), size, encoding)
     plan = Plan(scenes, dict.fromkeys(scenes, recipe), label_map.classes, workers)
     config = tfds.core.BuilderConfig(name=name)
     target = Path(out) / "folders" / name / str(Folders.VERSION)

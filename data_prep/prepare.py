@@ -22,7 +22,6 @@ from data_prep.decoding import disagreement
 from data_prep.pictures import encode_image, read_image, resize_image, resize_label
 from data_prep.raw import Scene
 from uda_jax.data import labels
-from uda_jax.data.statistics import Statistics, of_label
 from uda_jax.errors import UserError
 
 AHEAD = 4  # scenes a worker may be ahead of the writer
@@ -42,7 +41,6 @@ class Recipe(NamedTuple):
     """
 
     read_label: Callable[[Path], np.ndarray]
-    num_classes: int
     size: tuple[int, int] | None = None
     encoding: str = "png"
     full_labels: bool = False
@@ -50,7 +48,7 @@ class Recipe(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A scene as it is stored: encoded image and label (PNG of train ids), and the counts of a true label.
+    """A scene as it is stored: encoded image and label (PNG of train ids).
 
     masklike: the image file, if it looks like a label map.
     """
@@ -59,7 +57,6 @@ class Prepared(NamedTuple):
     image: bytes
     label: bytes
     original_size: tuple[int, int]
-    statistics: Statistics | None
     warning: str = ""
     masklike: str = ""
 
@@ -84,15 +81,14 @@ def prepare(scene: Scene, recipe: Recipe) -> Prepared:
         encoded = encode_image(image, recipe.encoding)
     if label_file is None:
         blank = np.full(size, labels.IGNORE, np.uint8)
-        return Prepared(name, encoded, encode_image(blank, "png"), original, None, masklike=masklike)
+        return Prepared(name, encoded, encode_image(blank, "png"), original, masklike=masklike)
     label = recipe.read_label(label_file)
     warning = "" if label.shape == original else _sizes(image_file, original, label_file, label.shape)
     if warning and not recipe.mixed_sizes:
         raise UserError(f"{warning} (width x height): they must be of one size.")
     if warning or not recipe.full_labels:
         label = resize_label(label, size)
-    counts = of_label(label, recipe.num_classes)
-    return Prepared(name, encoded, encode_image(label, "png"), original, counts, warning, masklike)
+    return Prepared(name, encoded, encode_image(label, "png"), original, warning, masklike)
 
 
 def _sizes(image_file: Path, image: tuple[int, ...], label_file: Path, label: tuple[int, ...]) -> str:

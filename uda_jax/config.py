@@ -45,7 +45,6 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "optimizer.power": (0, INFINITE),
     "apoda.warmup_steps": (0, INFINITE),
     "apoda.attack_steps": (0, INFINITE),
-    "data.shuffle_buffer": (1, INFINITE),
     "train.steps": (0, INFINITE),
     "train.log_every": (1, INFINITE),
     "train.eval_every": (1, INFINITE),
@@ -160,7 +159,8 @@ def _optimizer() -> ConfigDict:
 
 def _data() -> ConfigDict:
     stream = {
-        "dataset": "streets/rendered",
+        "dataset": "streets/rendered",  # or several sets of the same classes, as in "gta5+synthia"
+        "weights": (),  # how often each of several is drawn from; () is by size
         "split": "train",
         "size": (720, 1280),
         "crop": (),  # (height, width) of a random crop
@@ -173,7 +173,6 @@ def _data() -> ConfigDict:
     return ConfigDict(
         {
             "dir": "data",
-            "shuffle_buffer": 1024,
             "source": dict(stream),
             "target": {**stream, "dataset": "streets/camera", "size": (512, 1024)},
             # the target with its labels: read by the oracle alone
@@ -260,6 +259,9 @@ def _check_stream(stream: ConfigDict, name: str) -> None:
     scale = tuple(stream.get("scale", (1.0, 1.0)))
     if len(scale) != 2 or not _are(float, scale) or not 0 < scale[0] <= scale[1]:
         raise UserError(f"{name}.scale={scale}: expected (smallest, largest), both above 0, such as (0.5, 1.5)")
+    weights, sets = tuple(stream.get("weights", ())), stream.dataset.split("+")
+    if weights and (len(weights) != len(sets) or not _are(float, weights) or min(weights) <= 0):
+        raise UserError(f"{name}.weights={weights}: expected a number above 0 for each of {', '.join(sets)}, or ()")
     if not 0 <= stream.get("jitter", 0.0) <= 1:
         raise UserError(f"{name}.jitter={stream.jitter} must be 0..1")
 

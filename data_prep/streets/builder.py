@@ -11,11 +11,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from data_prep.builders import CountedBuilder, write
+from data_prep.builders import IndexedBuilder, write
 from data_prep.features import example, features, metadata
 from data_prep.prepare import in_parallel
 from data_prep.streets import generate
-from uda_jax.data import labels, statistics
 from uda_jax.data.pipeline import hide_gpus
 from uda_jax.errors import UserError
 
@@ -40,7 +39,7 @@ DESCRIPTIONS = {
 }
 
 
-class Streets(CountedBuilder):
+class Streets(IndexedBuilder):
     """Procedural street scenes with exact labels, drawn on the spot; nothing is downloaded.
 
     There are no BUILDER_CONFIGS: TFDS refuses to change the size or count of a config that it knows by name.
@@ -67,8 +66,6 @@ class Streets(CountedBuilder):
         bar = tqdm(scenes, total=count, desc=f"streets/{config.name} {split}", unit=" images")
         for k, (image, label) in enumerate(bar):
             name = f"{split}_{k:06d}"
-            before = self.statistics.get(split, statistics.empty(labels.NUM_CLASSES))
-            self.statistics[split] = statistics.add(before, statistics.of_label(label, labels.NUM_CLASSES))
             yield name, example(name, image, label)
 
 

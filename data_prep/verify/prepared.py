@@ -17,6 +17,7 @@ from data_prep.verify import ids, rules, scan, sheet
 from data_prep.verify.rules import FAULT, Finding, Place, Report
 from data_prep.verify.scan import Facts, Label, Spec
 from uda_jax.data import labels, pipeline, statistics
+from uda_jax.data.records import read_index
 from uda_jax.errors import UserError
 
 AGAIN = "Build the set again (--overwrite)."
@@ -49,6 +50,8 @@ def verify(args: argparse.Namespace) -> Report:
     facts = list(scan.measure(partial(scan_record, spec), records, len(chosen), args.workers))
     found += rules.counts(spec, images, args.complete) + rules.findings(spec, facts)
     found += repeated_ids(facts) + rules.sampled(len(facts), total)
+    if not any(finding.kind == "damaged-file" for finding in found):
+        found += other_index(builder, args)
     if len(chosen) == total:
         found += other_statistics(Path(builder.data_dir) / statistics.FILENAME, args, facts, labelled)
     return Report(
@@ -182,6 +185,18 @@ def repeated_ids(facts: list[Facts]) -> list[Finding]:
     repeated = tuple(Place(name, f"{n} times") for name, n in count.items() if n > 1)
     what = f"{len(repeated)} ids occur more than once in a split"
     return [Finding(FAULT, "repeated-id", what, repeated, AGAIN)] if repeated else []
+
+
+def other_index(builder: tfds.core.DatasetBuilder, args: argparse.Namespace) -> list[Finding]:
+    """Splits whose records training could not find."""
+    reasons = []
+    for split in builder.info.splits:
+        try:
+            read_index(builder, split, f"--data={args.data} --dataset={args.dataset}")
+        except UserError as error:
+            reasons.append(Place(split, str(error)))
+    what = f"{len(reasons)} splits have no index of their records, or one of other files"
+    return [Finding(FAULT, "index", what, tuple(reasons), "Run the command that it names.")] if reasons else []
 
 
 def other_statistics(

@@ -26,7 +26,7 @@ SMOOTH = scene("camera", 3)[0]
 def stored(path: Path, content: bytes) -> tuple[np.ndarray, bytes]:
     """What training decodes of the image file, and the bytes that are stored."""
     path.write_bytes(content)
-    image = prepare(("a", path, None), Recipe(lambda _: IDS, 19)).image
+    image = prepare(("a", path, None), Recipe(lambda _: IDS)).image
     return tf.io.decode_image(image, channels=3, expand_animations=False).numpy(), image
 
 

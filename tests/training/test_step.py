@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from tests.conftest import random_batch
 from uda_jax.models.networks import build_networks
-from uda_jax.training.state import TrainState, create_state
+from uda_jax.training.state import INITIAL, MEMORY, STEPS, TrainState, create_state, run_key
 from uda_jax.training.step import build_step
 
 
@@ -67,8 +67,8 @@ def test_source_only_is_adaptsegnet_without_its_game(config: ConfigDict) -> None
 
 def test_the_adversarial_loss_pulls_the_target_towards_source(config: ConfigDict) -> None:
     """A step against the discriminator alone lowers its loss of calling the target "source"."""
-    config.adaptsegnet.update(lambda_adv_main=100.0)  # a fresh discriminator has small gradients
-    config.optimizer.update(learning_rate=0.01, weight_decay=0.0)
+    config.adaptsegnet.update(lambda_adv_main=1.0)
+    config.optimizer.update(learning_rate=1e-4, weight_decay=0.0)  # larger steps saturate a softmax
     config.model.update(norm="frozen", init="he")
     batch = random_batch(config)
     batch["source_label"] = jnp.full_like(batch["source_label"], 255)  # no supervision
@@ -91,6 +91,15 @@ def test_each_network_runs_forward_once_a_domain(config: ConfigDict) -> None:
     kernels = [x for x in jax.tree.leaves(state.params["backbone"]) if x.ndim == 4 and x.shape[0] > 1]
     levels, layers = 2, 5
     assert found == 2 * (3 * len(kernels) - 1) + levels * (2 * layers + 2 * layers)
+
+
+def test_keys_of_steps_are_none_of_those_of_initial_values(config: ConfigDict) -> None:
+    """split(k)[i] is fold_in(k, i), so that a run's own key must serve one use alone."""
+    keys = {use: run_key(config.seed, use) for use in (INITIAL, MEMORY, STEPS)}
+    initial = [tuple(jax.random.key_data(key).tolist()) for key in jax.random.split(keys[INITIAL], 100)]
+    steps = [tuple(jax.random.key_data(jax.random.fold_in(keys[STEPS], i)).tolist()) for i in range(100)]
+    others = [tuple(jax.random.key_data(key).tolist()) for key in (jax.random.key(config.seed), *keys.values())]
+    assert len({*initial, *steps, *others}) == 204
 
 
 def test_randomness_follows_the_step(config: ConfigDict) -> None:

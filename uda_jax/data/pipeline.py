@@ -1,8 +1,8 @@
 """Batches of numpy arrays from prepared TFRecords: endless and resumable to train on, finite to evaluate on.
 
-The order of a training stream is a pure function of (seed, epoch), an augmentation one of (seed, process,
-index of the example), so a stream is resumed from a count of batches alone: what was consumed is skipped as
-encoded records, without decoding. Each process reads its own slice of the records, in any number of files.
+Which record is read when, and how it is augmented, are pure functions of (seed, domain, position), so a stream is
+resumed from a count of batches alone, at once. Each process reads its own part of every batch; how many there are does
+not change what a batch holds.
 """
 
 import contextlib
@@ -10,20 +10,20 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from etils import epath
 from ml_collections import ConfigDict
 
-from uda_jax.data import augment
+from uda_jax.data import augment, records
 from uda_jax.data.decode import decode_shrunken
 from uda_jax.data.labels import IGNORE
+from uda_jax.data.order import make_order, stable_hash
 from uda_jax.errors import UserError
 
-OPEN_FILES = 8  # read in turns, so that neighbours in a file do not stay neighbours in a batch
 READY = 4  # batches; a fixed number, for left to itself TensorFlow takes up to half of the host's memory
 
 Batch = dict[str, Any]
@@ -41,18 +41,27 @@ class Piece(NamedTuple):
 def describe(data_dir: str, dataset: str, split: str) -> dict[str, Any]:
     """{"count": images in the split, "labelled": bool, "classes": [names by train id]}.
 
-    `split` may be a slice or a sum, such as "train[:100]" or "train+val" (here and in streams).
+    `dataset` may name several sets, as in "gta5+synthia", which all have the split; `split` may be a slice or a sum,
+    such as "train[:100]" or "train+val" (here and in streams).
 
     Raises:
-      UserError: there is no such dataset, no such split, or the split is empty.
+      UserError: there is no such dataset, no such split, the split is empty, or the sets have different classes.
     """
-    builder = open_builder(data_dir, dataset)
-    info = builder.info.metadata
-    return {
-        "count": sum(piece.take for piece in _pieces(builder, dataset, split)),
-        "labelled": all(info["labelled"][part.split("[")[0]] for part in split.split("+")),
-        "classes": list(info["classes"]),
-    }
+    counts, labelled, classes = [], [], {}
+    for name in dataset.split("+"):
+        builder = open_builder(data_dir, name)
+        info = builder.info.metadata
+        counts.append(sum(piece.take for piece in _pieces(builder, name, split)))
+        labelled += [info["labelled"][part.split("[")[0]] for part in split.split("+")]
+        classes[name] = list(info["classes"])
+    (first, names), *others = classes.items()
+    for other, theirs in others:
+        if theirs != names:
+            raise UserError(
+                f"{first} and {other} in {data_dir} have different classes ({', '.join(names)}; {', '.join(theirs)}): "
+                "a stream needs sets of the same. Build one again with a --label_map to the other's."
+            )
+    return {"count": sum(counts), "labelled": all(labelled), "classes": names}
 
 
 def train_stream(
@@ -61,55 +70,59 @@ def train_stream(
     *,
     batch_size: int,
     seed: int,
+    domain: str = "source",
     start: int = 0,
     process_index: int = 0,
     process_count: int = 1,
     labels: bool = True,
     views: Sequence[str] = ("image",),
-    shuffle_buffer: int = 1024,
 ) -> Iterator[Batch]:
     """Yields shuffled, augmented batches of this process forever; batches run across epoch borders.
 
     Args:
-      stream: {dataset: "streets/rendered", split: "train", size: (H, W), crop: () or (h, w), scale: (lo, hi),
-        flip: bool, jitter: float, dct_scaling: bool}. Images are resized to `size`, then augmented: see
+      stream: {dataset: "streets/rendered", weights: (), split: "train", size: (H, W), crop: () or (h, w),
+        scale: (lo, hi), flip: bool, jitter: float, dct_scaling: bool}. Of several sets, as in "gta5+synthia", `weights`
+        says how often each is drawn from; () is by size. Images are resized to `size`, then augmented: see
         `augment.augment`; `crop` () stands for `size`. With `dct_scaling`, JPEGs stored at twice `size` or more
         are shrunken while they are decoded (see `decode.decode_shrunken`): faster, and other pixels.
       batch_size: of all processes together.
+      domain: sets this stream's randomness apart from that of others with the same seed.
       start: batches consumed before; the stream is that from 0 after `start` batches, bit for bit.
       labels: whether to read the labels.
       views: "image", "weak" or "strong", see `augment.view`.
-      shuffle_buffer: encoded records held for shuffling.
     Yields:
       {view: uint8 [b, h, w, 3] RGB, "label": int32 [b, h, w]} with b = batch_size // process_count.
     Raises:
-      UserError: dataset or split missing, fewer records than processes, no labels, or label ids out of range.
+      UserError: dataset, split or index missing, no labels, or label ids out of range.
     """
     builder, info = _open(data_dir, stream, labels)
     share = _share(batch_size, process_count)
-    if info["count"] < process_count:
-        raise UserError(
-            f"{stream.dataset} ({stream.split}) has {info['count']} images for {process_count} processes: "
-            "every process needs at least one. Use fewer processes."
-        )
-    pieces = _slice_of(_pieces(builder, stream.dataset, stream.split), process_index, process_count)
-    count = sum(piece.take for piece in pieces)
-    epoch, consumed = divmod(start * share, count)
-    root = tf.constant([seed, process_index], tf.int64)
+    sets = [
+        records.select(open_builder(data_dir, name), stream.split, f"--data={data_dir} --dataset={name}")
+        for name in stream.dataset.split("+")
+    ]
+    order = make_order([len(one.shard) for one in sets], tuple(stream.weights), seed, domain)
     decode = _decoder(builder, labels, tuple(stream.size) if stream.dct_scaling else None)
     crop = tuple(stream.crop) or tuple(stream.size)
+    root = tf.constant([seed, stable_hash(domain)], tf.int64)
 
-    def example(index: tf.Tensor, record: tf.Tensor) -> dict[str, tf.Tensor]:
+    def position(number: Any) -> Any:
+        """Where in the stream of all processes this one's number-th example is."""
+        return number // share * batch_size + process_index * share + number % share
+
+    def mine() -> Iterator[np.ndarray]:
+        return (order.records(position(numbers)) for numbers in records.chunks(start * share))
+
+    def example(number: tf.Tensor, record: tf.Tensor) -> dict[str, tf.Tensor]:
         stored = decode(record)
         image, label = augment.resize(stored["image"], stored.get("label"), tuple(stream.size))
         image = tf.ensure_shape(image, (*stream.size, 3))
-        key = tf.random.fold_in(root, index)
+        key = tf.random.fold_in(root, position(number))
         image, label = augment.augment(image, label, key, crop=crop, scale=tuple(stream.scale), flip=stream.flip)
         seen = {view: augment.view(image, key, view, stream.jitter) for view in views}
         return seen if label is None else {**seen, "label": label[..., 0]}
 
-    dataset = _shuffled_records(pieces, seed, epoch, shuffle_buffer).skip(consumed)
-    dataset = dataset.enumerate(start * share)
+    dataset = records.read(records.join(sets), mine).enumerate(start * share)
     dataset = dataset.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     dataset = dataset.batch(share, drop_remainder=True).prefetch(READY)
     return (_checked(batch, stream, info["classes"]) for batch in dataset.as_numpy_iterator())
@@ -141,7 +154,8 @@ def eval_batches(
     builder, info = _open(data_dir, stream, labels)
     share = _share(batch_size, process_count)
     size, label_size = tuple(stream.size), tuple(stream.label_size) or tuple(stream.size)
-    pieces = _pieces(builder, stream.dataset, stream.split)
+    names = stream.dataset.split("+")
+    pieces = [piece for name in names for piece in _pieces(open_builder(data_dir, name), name, stream.split)]
     count = min(limit or info["count"], info["count"])
     mine = _slice_of(_cut(pieces, 0, count), process_index, process_count)
     decode = _decoder(builder, labels)
@@ -171,7 +185,7 @@ def _open(data_dir: str, stream: ConfigDict, labels: bool) -> tuple[tfds.core.Da
             f"{stream.dataset} in {data_dir}: split {stream.split!r} has no labels, which are needed here. "
             "Use a labelled split, or build it again with --split NAME=IMAGES,LABELS."
         )
-    return open_builder(data_dir, stream.dataset), info
+    return open_builder(data_dir, stream.dataset.split("+")[0]), info
 
 
 def hide_gpus() -> None:
@@ -182,7 +196,7 @@ def hide_gpus() -> None:
 
 def open_builder(data_dir: str, dataset: str) -> tfds.core.DatasetBuilder:
     """The newest version of a prepared dataset; raises UserError with the command that makes it, or mends it."""
-    root = Path(os.path.expanduser(data_dir)) / dataset
+    root = epath.Path(os.path.expanduser(data_dir)) / dataset
     infos = root.glob("*/dataset_info.json")
     versions = [info.parent for info in infos if re.fullmatch(r"\d+\.\d+\.\d+", info.parent.name)]
     if not versions:
@@ -258,32 +272,10 @@ def _read(filename: tf.Tensor, skip: tf.Tensor, take: tf.Tensor) -> tf.data.Data
     return tf.data.TFRecordDataset(filename).skip(skip).take(take)
 
 
-def _tensors(pieces: Sequence[Piece]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    return (
-        tf.constant([piece.filename for piece in pieces], tf.string),
-        tf.constant([piece.skip for piece in pieces], tf.int64),
-        tf.constant([piece.take for piece in pieces], tf.int64),
-    )
-
-
 def _records(pieces: Sequence[Piece]) -> tf.data.Dataset:
-    return tf.data.Dataset.from_tensor_slices(_tensors(pieces)).flat_map(_read)
-
-
-def _shuffled_records(pieces: Sequence[Piece], seed: int, first_epoch: int, buffer: int) -> tf.data.Dataset:
-    """Encoded records forever, epoch after epoch from `first_epoch`, each in its own order."""
-    columns = _tensors(pieces)
-
-    def epoch(number: tf.Tensor) -> tf.data.Dataset:
-        key = tf.stack([tf.cast(seed, tf.int64), number])
-        order = tf.random.experimental.stateless_shuffle(tf.range(len(pieces)), key)
-        shuffle_seed = tf.random.stateless_uniform([], key, maxval=2**31 - 1, dtype=tf.int64)
-        shuffled = tuple(tf.gather(column, order) for column in columns)
-        files = tf.data.Dataset.from_tensor_slices(shuffled)
-        records = files.interleave(_read, OPEN_FILES, 1, num_parallel_calls=OPEN_FILES, deterministic=True)
-        return records.shuffle(buffer, seed=shuffle_seed, reshuffle_each_iteration=False)
-
-    return tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max).flat_map(epoch)
+    names, skips, takes = zip(*pieces, strict=True) if pieces else ((), (), ())
+    columns = tf.constant(names, tf.string), tf.constant(skips, tf.int64), tf.constant(takes, tf.int64)
+    return tf.data.Dataset.from_tensor_slices(columns).flat_map(_read)
 
 
 def _decoder(builder: tfds.core.DatasetBuilder, labels: bool, size: tuple[int, int] | None = None) -> Decoder:

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from uda_jax.data.labels import IGNORE
 from uda_jax.errors import UserError
 
 FILENAME = "class_statistics.json"
@@ -35,15 +34,9 @@ class Statistics(NamedTuple):
         return self.pixels / max(1, self.pixels.sum())
 
 
-def empty(num_classes: int) -> Statistics:
-    return Statistics(0, np.zeros(num_classes, np.int64), np.zeros(num_classes, np.int64), 0)
-
-
-def of_label(label: np.ndarray, num_classes: int) -> Statistics:
-    """The counts of one label map, uint8 [H, W] of train ids."""
-    counts = np.bincount(label.ravel(), minlength=IGNORE + 1)
-    pixels = counts[:num_classes].astype(np.int64)
-    return Statistics(1, pixels, (pixels > 0).astype(np.int64), int(counts[IGNORE]))
+def of_labels(pixels: np.ndarray, ignored: np.ndarray) -> Statistics:
+    """The counts of a split whose labels hold int [N, classes] pixels of every class, and int [N] of none."""
+    return Statistics(len(pixels), pixels.sum(0), (pixels > 0).sum(0), int(ignored.sum()))
 
 
 def add(a: Statistics, b: Statistics) -> Statistics:

@@ -260,12 +260,12 @@ def training_batches(config: ml_collections.ConfigDict, start: int) -> Iterator[
             config.data[name],
             batch_size=config.train.batch_size,
             seed=config.seed,
+            domain=name,
             start=start,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             labels=stream.labels,
             views=stream.views,
-            shuffle_buffer=config.data.shuffle_buffer,
         )
         for name, stream in runs.streams_of(config).items()
     }

@@ -11,6 +11,9 @@ from uda_jax.methods import build_method
 from uda_jax.models.networks import Networks
 from uda_jax.training.optimizers import build_optimizers
 
+# What randomness is for, from the config's seed; keys of one use never coincide with those of another.
+INITIAL, MEMORY, STEPS = range(3)
+
 
 class TrainState(flax.struct.PyTreeNode):
     """What a checkpoint holds; randomness and data order follow from `step` and the config's seed.
@@ -33,7 +36,7 @@ class TrainState(flax.struct.PyTreeNode):
 
 def create_state(config: ml_collections.ConfigDict, networks: Networks) -> TrainState:
     """A fresh state from `config.seed`; a pure function, to be jitted or given to `jax.eval_shape`."""
-    key, key_d = jax.random.split(jax.random.key(config.seed))
+    key, key_d = jax.random.split(run_key(config.seed, INITIAL))
     images = jnp.zeros((1, *config.data.source.size, 3), jnp.uint8)
     variables = networks.segmenter.init(key, images, train=False)
     params, stats = variables["params"], variables.get("batch_stats", {})
@@ -50,16 +53,16 @@ def create_state(config: ml_collections.ConfigDict, networks: Networks) -> Train
         discriminator_params=discriminator_params,
         optimizer=optimizers.segmenter.init(params),
         discriminator_optimizer=optimizers.discriminator.init(discriminator_params),
-        memory=method.init_memory(params, stats, memory_key(config.seed)),
+        memory=method.init_memory(params, stats, run_key(config.seed, MEMORY)),
     )
 
 
-def memory_key(seed: int) -> jax.Array:
-    """For what a method remembers at first; those of the steps are folded in from 0 on."""
-    return jax.random.fold_in(jax.random.key(seed), 2**32 - 1)
+def run_key(seed: int, use: int) -> jax.Array:
+    """The key of a run for INITIAL values, its first MEMORY or its STEPS, which fold in their number."""
+    return jax.random.fold_in(jax.random.key(seed), use)
 
 
 def remember(state: TrainState, config: ml_collections.ConfigDict, networks: Networks) -> TrainState:
     """The state with its memory made anew, of weights that were put into it."""
     method = build_method(config, networks)
-    return state.replace(memory=method.init_memory(state.params, state.batch_stats, memory_key(config.seed)))
+    return state.replace(memory=method.init_memory(state.params, state.batch_stats, run_key(config.seed, MEMORY)))

@@ -15,7 +15,7 @@ from uda_jax.methods import Context, build_method
 from uda_jax.methods.contract import Scalars
 from uda_jax.models.networks import Networks
 from uda_jax.training.optimizers import build_optimizers, segmenter_schedule
-from uda_jax.training.state import TrainState
+from uda_jax.training.state import STEPS, TrainState, run_key
 
 Batch = dict[str, jax.Array]
 
@@ -56,7 +56,7 @@ def build_step(config: ml_collections.ConfigDict, networks: Networks) -> Callabl
 def context_of(config: ml_collections.ConfigDict, state: TrainState, batch: Batch, constants: Any) -> Context:
     return Context(
         state.step,
-        jax.random.fold_in(jax.random.key(config.seed), state.step),
+        jax.random.fold_in(run_key(config.seed, STEPS), state.step),
         batch,
         state.batch_stats,
         state.discriminator_params,

@@ -1,0 +1,137 @@
+"""Random access to the records of a prepared split, by an index that lies beside its TFRecord files.
+
+`<split>.index.npz` has an entry for every record, in the order of the files:
+
+    files [F]               names of the TFRecord files
+    shard [N]               which of them
+    offset, length [N]      where its frame begins, and the bytes that it holds
+    pixels [N, classes]     pixels a class of its label, as stored; [N, 0] where the split has no labels
+    ignored [N]             pixels without a class
+"""
+
+import io
+import zipfile
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from etils import epath
+
+from uda_jax.errors import UserError
+
+READS = 32  # in flight: an object store answers each after some 20 ms
+FRAME = 16  # bytes around a record: its length, and two checksums
+CHUNK = 256  # positions that are looked up at a time
+
+
+class Index(NamedTuple):
+    """What the file holds; see the module."""
+
+    files: np.ndarray
+    shard: np.ndarray
+    offset: np.ndarray
+    length: np.ndarray
+    pixels: np.ndarray
+    ignored: np.ndarray
+
+
+class Records(NamedTuple):
+    """Records to be read: arrays of one length, but for `files`, which are whole paths."""
+
+    files: tuple[str, ...]
+    shard: np.ndarray
+    offset: np.ndarray
+    length: np.ndarray
+
+
+def filename(split: str) -> str:
+    return f"{split}.index.npz"
+
+
+def to_bytes(index: Index) -> bytes:
+    """The content of the file."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **index._asdict())
+    return buffer.getvalue()
+
+
+def read_index(builder: tfds.core.DatasetBuilder, split: str, flags: str) -> Index:
+    """The index of a whole split.
+
+    Args:
+      flags: those that name the set, for the command that makes an index.
+    Raises:
+      UserError: there is none, or it is not of the files that are there.
+    """
+    path = builder.data_path / filename(split)
+    command = f"Make it with\n  python -m data_prep.index {flags}"
+    if not path.exists():
+        raise UserError(f"{path}: not found; this set was built before records had an index. {command}")
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+            index = Index(**{name: arrays[name] for name in Index._fields})
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: not the index that was written ({error!r}). {command}") from error
+    for number, name in enumerate(index.files):
+        mine = index.shard == number
+        end = int((index.offset[mine] + index.length[mine]).max() + FRAME) if mine.any() else 0
+        file = builder.data_path / str(name)
+        found = file.stat().length if file.exists() else 0
+        if found != end:
+            raise UserError(f"{path} is of another {name}, of {end} bytes and not {found}. {command}")
+    return index
+
+
+def select(builder: tfds.core.DatasetBuilder, split: str, flags: str) -> Records:
+    """The records of a split, or of slices and sums of splits such as "train[:100]+val"; raises as `read_index`."""
+    parts = {part.split("[")[0]: None for part in split.split("+")}
+    index = {name: read_index(builder, name, flags) for name in parts}
+    where = {str(name): (of_split, number) for of_split in parts for number, name in enumerate(index[of_split].files)}
+    files: list[str] = []
+    shard, offset, length = [], [], []
+    for piece in builder.info.splits[split].file_instructions:
+        of_split, number = where[epath.Path(piece.filename).name]
+        found = index[of_split]
+        first = int(np.searchsorted(found.shard, number)) + piece.skip
+        chosen = slice(first, first + piece.take)
+        shard.append(np.full(piece.take, len(files), np.int64))
+        files.append(piece.filename)
+        offset.append(found.offset[chosen])
+        length.append(found.length[chosen])
+    return Records(tuple(files), *map(np.concatenate, (shard, offset, length)))
+
+
+def join(parts: list[Records]) -> Records:
+    """Several sets, one after the other."""
+    files = tuple(name for part in parts for name in part.files)
+    before = np.cumsum([0, *(len(part.files) for part in parts)])
+    shard = np.concatenate([part.shard + n for part, n in zip(parts, before, strict=False)])
+    return Records(files, shard, *(np.concatenate([part[i] for part in parts]) for i in (2, 3)))
+
+
+def read(records: Records, numbers: Callable[[], Iterator[np.ndarray]]) -> tf.data.Dataset:
+    """The encoded records of an iterator of numbers, int64 [n] at a time, in its order; many reads are in flight."""
+    files, offset, length = (tf.constant(column) for column in (records.files, records.offset, records.length))
+    shard = tf.constant(records.shard)
+
+    def one(number: tf.Tensor) -> tf.data.Dataset:
+        size = tf.gather(length, number)
+        variant = tf.raw_ops.TFRecordDatasetV2(
+            filenames=[tf.gather(files, tf.gather(shard, number))],
+            compression_type="",
+            buffer_size=size + FRAME,  # one read
+            byte_offsets=[tf.gather(offset, number)],
+        )
+        return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string)).take(1)
+
+    rows = tf.data.Dataset.from_generator(numbers, output_signature=tf.TensorSpec([None], tf.int64)).unbatch()
+    return rows.interleave(one, READS, 1, num_parallel_calls=READS, deterministic=True)
+
+
+def chunks(first: int) -> Iterator[np.ndarray]:
+    """first, first + 1, ... for ever, int64 [CHUNK] at a time."""
+    while True:
+        yield np.arange(first, first + CHUNK)
+        first += CHUNK
