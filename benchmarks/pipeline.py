@@ -14,6 +14,9 @@ Every reader is a process (see `benchmarks.readers`). Of a storage all of them r
 and the others from files. In every round each reads for some seconds, one after the other, so that what else the
 machine does meets all; the table has medians over rounds. PyTorch need not be installed here: --torch_python names a
 Python that has it, and without one its rows are left out.
+
+--before=CHECKOUT races another version of this package, too, on the same bytes. --latency=MS makes every read of a file
+wait, as an object store does; that needs a C compiler, and Linux.
 """
 
 import argparse
@@ -25,7 +28,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,7 +70,7 @@ DOMAINS = {
     "target": Domain("camera", (1024, 2048), (512, 1024), False, True),
 }
 STORAGES = ("raw png", "raw jpeg", "png", "jpeg")
-READERS = ("uda_jax", "pillow", "torch")
+READERS = ("uda_jax", "before", "pillow", "torch")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,6 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--storages", nargs="+", choices=STORAGES, default=STORAGES, metavar="STORAGE")
     parser.add_argument("--readers", nargs="+", choices=READERS, default=READERS, metavar="READER")
     parser.add_argument("--torch_python", default=sys.executable, help="a Python that has PyTorch, Pillow and NumPy")
+    parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="another version of this package to race")
+    parser.add_argument("--latency", type=int, default=0, metavar="MS", help="what every read waits for")
     parser.add_argument("--images", type=positive, default=16, help="pictures to draw, the first time")
     parser.add_argument("--batch_size", type=positive, default=1, help="default 1, as the published recipes")
     parser.add_argument("--rounds", type=positive, default=5)
@@ -114,6 +119,8 @@ def choose(args: argparse.Namespace) -> list[Contestant]:
     if "torch" in readers and not has_torch(args.torch_python):
         print(f"{args.torch_python} has no PyTorch: its rows are left out; --torch_python=PATH names one that has")
         readers.remove("torch")
+    if "before" in readers and not args.before:
+        readers.remove("before")
     contestants = [Contestant(reader, storage) for storage in args.storages for reader in readers]
     if "raw jpeg" in args.storages and DOMAINS[args.domain].dct_scaling:
         contestants += [Contestant(reader, "raw jpeg", dct_scaling=True) for reader in readers]
@@ -169,7 +176,7 @@ def command(contestant: Contestant, args: argparse.Namespace) -> list[str]:
     domain = DOMAINS[args.domain]
     options = [f"--size={domain.size[1]}x{domain.size[0]}", f"--batch_size={args.batch_size}"]
     options += ["--dct_scaling"] * contestant.dct_scaling
-    if contestant.reader == "uda_jax":
+    if contestant.reader in ("uda_jax", "before"):
         name = dataset(args.domain, contestant.storage)
         options += [f"--data={args.data.resolve()}", f"--dataset=folders/{name}"]
         options += ["--unlabelled"] * (not domain.labelled)
@@ -200,10 +207,29 @@ def race(contestants: Sequence[Contestant], args: argparse.Namespace) -> list[li
 @contextlib.contextmanager
 def started(contestant: Contestant, args: argparse.Namespace) -> Any:
     reader = subprocess.Popen(
-        command(contestant, args), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+        command(contestant, args),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=args.before if contestant.reader == "before" else REPOSITORY,
+        env=os.environ | slow_reads(args.data.resolve(), args.latency),
     )
     with reader:  # closes its input, at which it ends, and waits for it
         yield reader
+
+
+@cache
+def slow_reads(data: Path, latency: int) -> dict[str, str]:
+    """The environment in which reads of files below `data` take `latency` ms longer; {} for none."""
+    if not latency:
+        return {}
+    library = data / "slow_reads.so"
+    build = ["cc", "-shared", "-fPIC", "-o", str(library), str(REPOSITORY / "benchmarks" / "slow_reads.c"), "-ldl"]
+    try:
+        subprocess.run(build, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise UserError(f"--latency={latency}: needs a C compiler on Linux; {' '.join(build)}: {error}") from error
+    return {"LD_PRELOAD": str(library), "SLOW_READS_BELOW": str(data), "SLOW_READS_MS": str(latency)}
 
 
 def answer(reader: "subprocess.Popen[str]") -> str:
@@ -222,12 +248,13 @@ def table(contestants: Sequence[Contestant], rounds: Sequence[Sequence[dict[str,
         if other not in contestants:
             return ""
         j = contestants.index(other)
-        return f"{statistics.median(row[i] / row[j] for row in rate):.1f}"
+        return f"{statistics.median(row[i] / row[j] for row in rate):.2f}"
 
+    paired = any(contestant.reader == "before" for contestant in contestants)
     lines = [
         "| storage | reader | images/s | lowest, highest | images per core-second | cores busy | peak memory, GiB "
-        "| x torch, same bytes | x torch, raw png |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| x torch, same bytes | x torch, raw png |" + " x before |" * paired,
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |" + " ---: |" * paired,
     ]
     for i, contestant in enumerate(contestants):
         rates, answers = [row[i] for row in rate], [row[i] for row in rounds]
@@ -235,9 +262,10 @@ def table(contestants: Sequence[Contestant], rounds: Sequence[Sequence[dict[str,
         busy = statistics.median(one["cpu_seconds"] / one["seconds"] for one in answers)
         memory = max(one["peak_memory"] for one in answers) / 2**30
         same, raw = (ratio(i, other) for other in (contestant._replace(reader="torch"), Contestant("torch", "raw png")))
+        before = f" {ratio(i, contestant._replace(reader='before'))} |" * paired
         lines.append(
             f"| {contestant.storage} | {contestant.name()} | {statistics.median(rates):.1f} | {min(rates):.1f}, "
-            f"{max(rates):.1f} | {a_core:.1f} | {busy:.2f} | {memory:.2f} | {same} | {raw} |"
+            f"{max(rates):.1f} | {a_core:.1f} | {busy:.2f} | {memory:.2f} | {same} | {raw} |{before}"
         )
     return "\n".join(lines)
 

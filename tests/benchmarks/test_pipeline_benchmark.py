@@ -1,6 +1,8 @@
 """benchmarks.pipeline and benchmarks.readers: that the readers do the same work, and what is made of their times."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from argparse import Namespace
@@ -72,7 +74,25 @@ def test_the_table_has_medians_and_paired_ratios():
         for images in ((40, 10, 20), (10, 5, 5), (90, 10, 30))
     ]
     row = pipeline.table(contestants, rounds).splitlines()[2]
-    assert row == "| png | uda_jax | 20.0 | 5.0, 45.0 | 10.0 | 2.00 | 1.00 | 2.0 | 4.0 |"
+    assert row == "| png | uda_jax | 20.0 | 5.0, 45.0 | 10.0 | 2.00 | 1.00 | 2.00 | 4.00 |"
+
+
+def test_a_version_of_before_gets_a_column():
+    contestants = [pipeline.Contestant("uda_jax", "png"), pipeline.Contestant("before", "png")]
+    rounds = [[{"images": n, "seconds": 2, "cpu_seconds": 4, "peak_memory": 2**30} for n in (30, 20)]]
+    head, line, row, _ = pipeline.table(contestants, rounds).splitlines()
+    assert head.endswith("| x before |") and row.endswith("| 1.50 |")
+    assert head.count("|") == line.count("|") == row.count("|")
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_slow_reads_are_slow_below_a_directory_alone(tmp_path):
+    environment = os.environ | pipeline.slow_reads(tmp_path, 50)
+    (tmp_path / "file").write_text("x")
+    code = f"import time; t = time.time(); open('{tmp_path}/file', 'rb', 0).read(1); s = time.time()"
+    code += f"; open('{__file__}', 'rb', 0).read(1); print(s - t, time.time() - s)"
+    slow, fast = map(float, subprocess.check_output([sys.executable, "-c", code], env=environment).split())
+    assert slow > 0.05 > fast
 
 
 def test_a_python_that_cannot_be_run_is_refused_before_anything_is_drawn(tmp_path, capsys):
