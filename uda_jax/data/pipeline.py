@@ -110,8 +110,8 @@ def train_stream(
         """Where in the stream of all processes this one's number-th example is."""
         return number // share * batch_size + process_index * share + number % share
 
-    def mine() -> Iterator[np.ndarray]:
-        return (order.records(position(numbers)) for numbers in records.chunks(start * share))
+    def find(numbers: np.ndarray) -> np.ndarray:
+        return order.records(position(numbers))
 
     def example(number: tf.Tensor, record: tf.Tensor) -> dict[str, tf.Tensor]:
         stored = decode(record)
@@ -122,7 +122,7 @@ def train_stream(
         seen = {view: augment.view(image, key, view, stream.jitter) for view in views}
         return seen if label is None else {**seen, "label": label[..., 0]}
 
-    dataset = records.read(records.join(sets), mine).enumerate(start * share)
+    dataset = records.read(records.join(sets), find, start * share).enumerate(start * share)
     dataset = dataset.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     dataset = dataset.batch(share, drop_remainder=True).prefetch(READY)
     return (_checked(batch, stream, info["classes"]) for batch in dataset.as_numpy_iterator())

@@ -11,7 +11,7 @@
 
 import io
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -111,10 +111,19 @@ def join(parts: list[Records]) -> Records:
     return Records(files, shard, *(np.concatenate([part[i] for part in parts]) for i in (2, 3)))
 
 
-def read(records: Records, numbers: Callable[[], Iterator[np.ndarray]]) -> tf.data.Dataset:
-    """The encoded records of an iterator of numbers, int64 [n] at a time, in its order; many reads are in flight."""
+def read(records: Records, find: Callable[[np.ndarray], np.ndarray], first: int) -> tf.data.Dataset:
+    """Encoded records, endlessly and in order; many reads are in flight.
+
+    Args:
+      find: numbers of examples, int64 [n] -> numbers of their records, int64 [n].
+      first: the example to begin with.
+    """
     files, offset, length = (tf.constant(column) for column in (records.files, records.offset, records.length))
     shard = tf.constant(records.shard)
+
+    def some(chunk: tf.Tensor) -> tf.Tensor:
+        numbers = first + chunk * CHUNK + tf.range(CHUNK, dtype=tf.int64)
+        return tf.ensure_shape(tf.numpy_function(find, [numbers], tf.int64, stateful=False), [CHUNK])
 
     def one(number: tf.Tensor) -> tf.data.Dataset:
         size = tf.gather(length, number)
@@ -126,12 +135,6 @@ def read(records: Records, numbers: Callable[[], Iterator[np.ndarray]]) -> tf.da
         )
         return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string)).take(1)
 
-    rows = tf.data.Dataset.from_generator(numbers, output_signature=tf.TensorSpec([None], tf.int64)).unbatch()
-    return rows.interleave(one, READS, 1, num_parallel_calls=READS, deterministic=True)
-
-
-def chunks(first: int) -> Iterator[np.ndarray]:
-    """first, first + 1, ... for ever, int64 [CHUNK] at a time."""
-    while True:
-        yield np.arange(first, first + CHUNK)
-        first += CHUNK
+    # Of a generator, images would be put into fresh memory each time: 2 ms more for one of 1280x720.
+    numbers = tf.data.Dataset.range(np.iinfo(np.int64).max).map(some).unbatch()
+    return numbers.interleave(one, READS, 1, num_parallel_calls=READS, deterministic=True)
