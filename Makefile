@@ -34,9 +34,9 @@ format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(VENV)/ready: requirements.txt requirements-dev.txt | python
+$(VENV)/ready: requirements.txt pyproject.toml | python
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --requirement requirements-dev.txt
+	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
 # TensorFlow decides which ones work.

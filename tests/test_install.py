@@ -1,12 +1,21 @@
-"""Pythons that cannot install this are told so, with those that can."""
+"""Pythons that cannot install this are told so, with those that can; what is installed, and that it runs alone."""
 
+import os
+import shutil
 import subprocess
+import sys
+import tarfile
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
 
+import uda_jax
+
 ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+SCRIPTS = PROJECT["scripts"]
 
 
 @pytest.mark.parametrize(("minor", "works"), [(10, False), (11, True), (13, True), (14, False)])
@@ -25,5 +34,94 @@ def test_make_answers_for_pythons_that_tensorflow_has_no_wheel_for(minor: int, w
 
 
 def test_pip_is_told_the_same() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["requires-python"] == ">=3.11,<3.14"
+    assert PROJECT["requires-python"] == ">=3.11,<3.14"
+
+
+def test_every_command_has_a_console_script() -> None:
+    """Its target is in the module that `python -m` runs."""
+    modules = [path for package in ("uda_jax", "data_prep") for path in (ROOT / package).rglob("*.py")]
+    commands = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in modules
+        if 'if __name__ == "__main__":' in path.read_text()
+    }
+    assert commands == {target.partition(":")[0] for target in SCRIPTS.values()}
+    assert all(name.startswith("uda-") for name in SCRIPTS)
+
+
+def python(*args: str, **kwargs: object) -> str:
+    """What Python prints, of both streams."""
+    result = subprocess.run([sys.executable, *args], capture_output=True, text=True, **kwargs)  # type: ignore[call-overload]
+    return result.stdout + result.stderr
+
+
+def build(kind: str, source: Path, out: Path) -> Path:
+    """The "wheel" or "sdist" of a source tree, made without the network."""
+    out.mkdir()
+    said = python("-c", f"from setuptools import build_meta; build_meta.build_{kind}({str(out)!r})", cwd=source)
+    built = list(out.iterdir())
+    assert len(built) == 1, said
+    return built[0]
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Unpacked; of a copy, which building writes into."""
+    directory = tmp_path_factory.mktemp("sdist")
+    unwanted = shutil.ignore_patterns("__pycache__", ".git", ".cache", ".*_cache", ".venv*", "*.egg-info")
+    own = [".ci", "benchmarks", "configs", "data_prep", "docs", "tests", "uda_jax"]
+    for name in own:
+        shutil.copytree(ROOT / name, directory / "tree" / name, ignore=unwanted)
+    for path in ROOT.iterdir():
+        if path.is_file() and path.name != ".git":
+            shutil.copy(path, directory / "tree")
+    with tarfile.open(build("sdist", directory / "tree", directory / "out")) as archive:
+        archive.extractall(directory, filter="data")
+    return directory / f"uda_jax-{uda_jax.__version__}"
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist: Path) -> Path:
+    return build("wheel", sdist, sdist.parent / "wheel")
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path) -> Path:
+    """A directory that holds what is installed, and nothing else of this project."""
+    target = wheel.parent / "installed"
+    said = python("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(target), str(wheel))
+    assert target.is_dir(), said
+    return target
+
+
+def files(directory: Path, *suffixes: str) -> set[str]:
+    found = {path for path in directory.rglob("*") if path.suffix in suffixes and "__pycache__" not in path.parts}
+    return {path.relative_to(directory.parent).as_posix() for path in found}
+
+
+@pytest.mark.slow
+def test_the_source_archive_can_be_tested_and_worked_on(sdist: Path) -> None:
+    names = {path.relative_to(sdist).as_posix() for path in sdist.rglob("*") if path.is_file()}
+    for directory in ("benchmarks", "configs", "data_prep", "docs", "tests", "uda_jax"):
+        assert {name for name in files(ROOT / directory, ".py", ".md", ".npz", ".gz", ".typed")} <= names
+    assert {"Makefile", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE", ".ci/run"} <= names
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_both_packages_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert names == files(ROOT / "uda_jax", ".py", ".typed") | files(ROOT / "data_prep", ".py", ".typed")
+    assert {"uda_jax/py.typed", "data_prep/py.typed"} <= names
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_commands_run_from_what_is_installed(name: str, installed: Path, tmp_path: Path) -> None:
+    module = SCRIPTS[name].partition(":")[0].removesuffix(".__main__")
+    environment = os.environ | {"PYTHONPATH": str(installed), "COLUMNS": "100"}
+    script = python(str(installed / "bin" / name), "--help", cwd=tmp_path, env=environment)
+    command = python("-m", module, "--help", cwd=tmp_path, env=environment)
+    shown = [[line for line in text.splitlines() if not line.startswith(str(installed))] for text in (script, command)]
+    assert shown[0] == shown[1]
+    assert any(flag in script for flag in ("--workdir", "--dataset", "--out", "--to")), script

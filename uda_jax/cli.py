@@ -30,6 +30,11 @@ def run(command: Callable[[], None]) -> None:
         if status := answered(command):
             leave(status)
 
+    # --help tells of the module that was started. Where that is a console script, which says nothing, of the command's.
+    module = sys.modules[command.__module__]
+    sys.modules["__main__"].__doc__ = module.__doc__
+    for flag in flags.FLAGS.get_key_flags_for_module(module):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     app.run(main, flags_parser=parse)
 
 

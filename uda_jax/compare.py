@@ -62,5 +62,10 @@ def main() -> None:
     compare(CONFIG.value, local(str(WORKDIR.value), "--workdir"), SEEDS.value)
 
 
-if __name__ == "__main__":
+def script() -> None:
+    """`uda-compare`."""
     cli.run(main)
+
+
+if __name__ == "__main__":
+    script()

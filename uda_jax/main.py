@@ -21,5 +21,10 @@ def main() -> None:
     train(CONFIG.value, local(str(WORKDIR.value), "--workdir"))
 
 
-if __name__ == "__main__":
+def script() -> None:
+    """`uda-train`."""
     cli.run(main)
+
+
+if __name__ == "__main__":
+    script()
