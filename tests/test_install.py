@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 import uda_jax
 
@@ -37,6 +38,11 @@ def test_pip_is_told_the_same() -> None:
     assert PROJECT["requires-python"] == ">=3.11,<3.14"
 
 
+def test_all_say_the_same_version() -> None:
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == uda_jax.__version__
+    assert f"\n## {uda_jax.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
 def test_every_command_has_a_console_script() -> None:
     """Its target is in the module that `python -m` runs."""
     modules = [path for package in ("uda_jax", "data_prep") for path in (ROOT / package).rglob("*.py")]
@@ -49,10 +55,8 @@ def test_every_command_has_a_console_script() -> None:
     assert all(name.startswith("uda-") for name in SCRIPTS)
 
 
-def python(*args: str, **kwargs: object) -> str:
-    """What Python prints, of both streams."""
-    result = subprocess.run([sys.executable, *args], capture_output=True, text=True, **kwargs)  # type: ignore[call-overload]
-    return result.stdout + result.stderr
+def python(*args: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *args], cwd=cwd, capture_output=True, text=True, env=os.environ | variables)
 
 
 def build(kind: str, source: Path, out: Path) -> Path:
@@ -60,7 +64,7 @@ def build(kind: str, source: Path, out: Path) -> Path:
     out.mkdir()
     said = python("-c", f"from setuptools import build_meta; build_meta.build_{kind}({str(out)!r})", cwd=source)
     built = list(out.iterdir())
-    assert len(built) == 1, said
+    assert len(built) == 1, said.stderr
     return built[0]
 
 
@@ -89,8 +93,9 @@ def wheel(sdist: Path) -> Path:
 def installed(wheel: Path) -> Path:
     """A directory that holds what is installed, and nothing else of this project."""
     target = wheel.parent / "installed"
-    said = python("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(target), str(wheel))
-    assert target.is_dir(), said
+    install = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(target), str(wheel)]
+    said = python(*install, cwd=wheel.parent)
+    assert target.is_dir(), said.stderr
     return target
 
 
@@ -119,9 +124,10 @@ def test_the_wheel_holds_both_packages_and_nothing_else(wheel: Path) -> None:
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_commands_run_from_what_is_installed(name: str, installed: Path, tmp_path: Path) -> None:
     module = SCRIPTS[name].partition(":")[0].removesuffix(".__main__")
-    environment = os.environ | {"PYTHONPATH": str(installed), "COLUMNS": "100"}
-    script = python(str(installed / "bin" / name), "--help", cwd=tmp_path, env=environment)
-    command = python("-m", module, "--help", cwd=tmp_path, env=environment)
+    variables = {"PYTHONPATH": str(installed), "COLUMNS": "100"}
+    script = python(str(installed / "bin" / name), "--help", cwd=tmp_path, **variables).stdout
+    command = python("-m", module, "--help", cwd=tmp_path, **variables).stdout
+    # absl names the file that was started.
     shown = [[line for line in text.splitlines() if not line.startswith(str(installed))] for text in (script, command)]
     assert shown[0] == shown[1]
     assert any(flag in script for flag in ("--workdir", "--dataset", "--out", "--to")), script
