@@ -20,9 +20,8 @@ from uda_jax import cli
 from uda_jax.data import pipeline
 from uda_jax.errors import UserError
 from uda_jax.export import find_step, read_config, restore_weights
-from uda_jax.methods.apoda import DOMAINS, attacked_losses
+from uda_jax.methods.apoda import DOMAINS, attacked_losses, exact_networks
 from uda_jax.methods.attack import perturb
-from uda_jax.models.networks import build_networks
 
 BATCHES, BATCH_SIZE = 12, 8
 
@@ -59,7 +58,7 @@ def mean_features_and_moves(workdir: Path) -> tuple[np.ndarray, dict[str, np.nda
     state = restore_weights(workdir, config, find_step(workdir))
     if "main" not in state.discriminator_params:
         raise UserError(f"{workdir} was trained with {config.method!r}, without a discriminator: name a run of 'apoda'")
-    networks = build_networks(config).full_precision()  # as the attack is computed in training
+    networks = exact_networks(config)  # as the attack is computed in training
 
     @jax.jit
     def means(batch: dict[str, Any], key: jax.Array) -> Any:

@@ -10,18 +10,14 @@ from ml_collections import ConfigDict
 
 from uda_jax.errors import UserError
 from uda_jax.methods import METHODS
+from uda_jax.models import networks, segmenter
 from uda_jax.training import optimizers
 
 CHOICES = {
-    "model.backbone": ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vgg16"),
-    "model.stem": ("imagenet", "small"),
-    "model.norm": ("batch", "frozen"),
-    "model.affine": ("train", "frozen"),
-    "model.init": ("normal", "he"),
-    "model.dtype": ("float32", "bfloat16", "float64"),
-    "model.param_dtype": ("float32", "float64"),
-    "model.precision": ("default", "high", "highest"),
-} | {f"optimizer.{name}": choices for name, choices in optimizers.CHOICES.items()}
+    f"{section}.{name}": names
+    for section, choices in (("model", networks.CHOICES), ("optimizer", optimizers.CHOICES))
+    for name, names in choices.items()
+}
 INFINITE = float("inf")
 BOUNDS: dict[str, tuple[float, float]] = {
     "seed": (-(2**31), 2**31 - 1),  # JAX takes 32 bits of it
@@ -52,12 +48,6 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "train.keep": (1, INFINITE),
     "eval.limit": (0, INFINITE),
     "eval.samples": (0, INFINITE),
-}
-# Settings of the model that mean nothing to a backbone.
-UNUSED = {
-    "vgg16": ("remat", "norm", "affine", "stem", "stem_width", "stride_in_1x1"),
-    "resnet18": ("stride_in_1x1",),
-    "resnet34": ("stride_in_1x1",),
 }
 # Settings that a run may be resumed with although they differ: they do not change what a step computes.
 FREE_TO_CHANGE = (
@@ -106,6 +96,7 @@ def _model() -> ConfigDict:
         {
             "num_classes": 19,
             "backbone": "resnet101",
+            "head": "deeplab_v2",
             "stem": "imagenet",
             "stem_width": 64,
             "width": 64,
@@ -113,7 +104,7 @@ def _model() -> ConfigDict:
             "norm": "batch",  # "frozen" normalises with the running statistics
             "affine": "frozen",  # "train" learns batch norm's scale and bias
             "init": "normal",  # N(0, 0.01); "he" to train from scratch
-            "dilations": (6, 12),  # the published head returns early: of (6, 12, 18, 24) only two are summed
+            "dilations": (6, 12),  # of deeplab_v2; the published one returns early: of (6, 12, 18, 24) it sums two
             "two_levels": True,
             "mean": (122.67891434, 116.66876762, 104.00698793),  # RGB, 0..255
             "std": (1.0, 1.0, 1.0),
@@ -268,11 +259,11 @@ def _check_stream(stream: ConfigDict, name: str) -> None:
 
 def _check_model(model: ConfigDict) -> None:
     default = _model()
-    for key in UNUSED.get(model.backbone, ()):
+    for key, part in segmenter.unused(model).items():
         if model[key] != default[key]:
             raise UserError(
-                f"config.model.{key}={model[key]!r} does nothing with config.model.backbone={model.backbone!r}; "
-                f"leave it at {default[key]!r}, or take a backbone that has it"
+                f"config.model.{key}={model[key]!r} does nothing with config.model.{part}={model[part]!r}; "
+                f"leave it at {default[key]!r}, or take a {part} that has it"
             )
     if model.pretrained_skip and not model.pretrained:
         raise UserError(f"config.model.pretrained_skip={model.pretrained_skip} does nothing without model.pretrained")
@@ -319,11 +310,11 @@ def differences(stored: dict[str, Any], config: ConfigDict) -> str:
     """The settings in which a stored config and this one differ, a line each; "" if one can be resumed as the other.
 
     Settings that do not change what a step computes may differ, those of methods that the run does not use, and those
-    that do nothing with its backbone. A run from before a setting existed had what is now its default.
+    that do nothing with its backbone or head. A run from before a setting existed had what is now its default.
     """
     theirs, ours = flatten(default_config()) | flatten(stored), flatten(config)
     idle = FREE_TO_CHANGE + tuple(f"{name}." for name in METHODS if name != config.method)
-    idle += tuple(f"model.{name}" for name in UNUSED.get(config.model.backbone, ()))
+    idle += tuple(f"model.{name}" for name in segmenter.unused(config.model))
     differing = sorted(
         k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k) and not k.startswith(idle)
     )

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from tests.conftest import random_batch
 from tests.methods.apoda.conftest import build_world
 from tests.training.test_step import make
-from uda_jax.methods import losses
+from uda_jax.methods import apoda, losses
 from uda_jax.models.deeplab_v2 import ASPP
 from uda_jax.models.discriminator import Discriminator
 from uda_jax.models.layers import BatchNorm, Conv, max_pool_ceil, resize_align_corners
@@ -189,7 +189,7 @@ def test_the_attacked_discriminator() -> None:
             world = build_world(dtype, "float32").set(attack="position", eps_discriminator=0.05)
             features = {d: f.astype(jnp.bfloat16).astype(dtype) for d, f in world.features.items()}
             exact = {d: f.astype(jnp.float32) for d, f in features.items()}
-            terms = world._replace(features=exact, networks=world.networks.full_precision()).terms("target")
+            terms = world._replace(features=exact, networks=apoda.exact_networks(world.config)).terms("target")
             attacked = jax.jit(jax.grad(terms[0].loss))(exact["target"])
             # What trains in the perturbed losses; the rest of the objective is the game, in bfloat16.
             quiet = world.set(lambda_adv_main=0.0)

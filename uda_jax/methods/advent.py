@@ -9,8 +9,8 @@ import ml_collections
 from uda_jax.methods.contract import Method
 from uda_jax.methods.game import adversarial_method, softmax_of
 from uda_jax.methods.losses import weighted_self_information
-from uda_jax.models.deeplab_v2 import Outputs
 from uda_jax.models.networks import Networks
+from uda_jax.models.segmenter import Outputs
 
 CHOICES = {"gan": ("vanilla", "least_squares")}
 

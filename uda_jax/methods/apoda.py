@@ -29,9 +29,9 @@ from uda_jax.methods.game import (
 )
 from uda_jax.methods.losses import cross_entropy, divergence, domain_accuracy, domain_loss, entropy_loss
 from uda_jax.methods.supervised import supervised_loss
-from uda_jax.models.deeplab_v2 import Outputs
 from uda_jax.models.layers import at_least_float32, resize_align_corners
-from uda_jax.models.networks import Networks
+from uda_jax.models.networks import Networks, build_networks
+from uda_jax.models.segmenter import Outputs
 
 CHOICES = {  # the first is the default
     "gan": ("vanilla", "least_squares"),
@@ -107,7 +107,7 @@ def objective(
         return adversarial_loss(discriminators, outputs["target"], maps, c, networks)
 
     def invariant() -> tuple[jax.Array, Scalars]:
-        loss, metrics = perturbed_loss(params, discriminators, outputs, label, context.key, config, networks)
+        loss, metrics = perturbed_loss(params, discriminators, outputs, label, context.key, config)
         metrics["loss_ent_main"] = entropy_loss(jax.nn.softmax(outputs["target"].main))
         return loss + c.lambda_ent_main * metrics["loss_ent_main"], metrics
 
@@ -143,14 +143,13 @@ def perturbed_loss(
     source_label: jax.Array,
     key: jax.Array,
     config: ml_collections.ConfigDict,
-    networks: Networks,
 ) -> tuple[jax.Array, Scalars]:
     """Attacks the features of both domains, then asks the classifier not to care; and says what the attack achieved.
 
     In float32 or better, whatever the compute dtype. Features are moved at their own size; labels, losses and what the
     discriminator sees have the size of the image, as in the rest of the game.
     """
-    networks = networks.full_precision()
+    networks = exact_networks(config)
     clean = {d: at_least_float32(outputs[d].features) for d in DOMAINS}
     sizes = {d: (outputs[d].main.shape[1], outputs[d].main.shape[2]) for d in DOMAINS}
     frozen = jax.lax.stop_gradient((params, discriminator_params))
@@ -165,6 +164,19 @@ def perturbed_loss(
     perturbed = {d: Outputs(logits[d], None, clean[d] + moved[d]) for d in DOMAINS}
     accuracy = [_accuracy(d, perturbed[d], frozen[1], config, networks) for d in DOMAINS]
     return loss, losses | metrics | {"acc_d_main_perturbed": 0.5 * (accuracy[0] + accuracy[1])}
+
+
+def exact_networks(config: ml_collections.ConfigDict) -> Networks:
+    """The networks of `config`, computing in float32 or better whatever its `model.dtype` says.
+
+    Nor are float32 numbers rounded to bfloat16 for products (as TPUs do by default): what is added to features, or
+    what that makes of a prediction, may be smaller than such a rounding.
+    """
+    config = config.copy_and_resolve_references()
+    config.model.dtype = jnp.promote_types(config.model.dtype, jnp.float32).name
+    if config.model.precision == "default":
+        config.model.precision = "high"
+    return build_networks(config)
 
 
 def attacked_losses(

@@ -13,8 +13,8 @@ import ml_collections
 from uda_jax.methods.contract import Aux, Context, Method, Scalars, Stream
 from uda_jax.methods.losses import SOURCE, TARGET, domain_accuracy, domain_loss
 from uda_jax.methods.supervised import supervised_loss
-from uda_jax.models.deeplab_v2 import Outputs
 from uda_jax.models.networks import Networks
+from uda_jax.models.segmenter import Outputs
 
 DOMAINS = ("source", "target")
 TRUTH = {"source": SOURCE, "target": TARGET}

@@ -4,7 +4,7 @@ import jax
 
 from uda_jax.methods.contract import Scalars, Stream
 from uda_jax.methods.losses import cross_entropy
-from uda_jax.models.deeplab_v2 import Outputs
+from uda_jax.models.segmenter import Outputs
 
 SOURCE = {"source": Stream(labels=True)}
 

@@ -1,35 +1,14 @@
-"""DeepLab-v2 segmenter (Chen et al. 2017) with one or two levels of output (AdaptSegNet, section 4)."""
+"""The head of DeepLab-v2 (Chen et al. 2017), and of AdaptSegNet's two levels (section 4)."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
 
-from uda_jax.models.layers import Dtype, Initializer, resize_align_corners, uniform_fan_in
-from uda_jax.models.resnet import DEPTHS, ResNet
-from uda_jax.models.vgg import VGG16
-
-
-class Outputs(NamedTuple):
-    """What the segmenter says of a batch.
-
-    Attributes:
-      main: logits, float32 or float64 [B, H, W, classes], at the size of the image unless another was asked for.
-      aux: the auxiliary head's logits, the same shape; None with one level.
-      features: the map that feeds the main head, compute dtype [B, ~H/8, ~W/8, C].
-    """
-
-    main: jax.Array
-    aux: jax.Array | None
-    features: jax.Array
-
-    def level(self, name: str) -> jax.Array:
-        """Logits of level "main" or "aux"."""
-        logits = getattr(self, name)
-        assert logits is not None, f"the segmenter has no level {name!r}"
-        return logits
+from uda_jax.models.contract import Head, dtypes
+from uda_jax.models.layers import Dtype, Initializer, uniform_fan_in
 
 
 class ASPP(nn.Module):
@@ -37,13 +16,21 @@ class ASPP(nn.Module):
 
     All branches and taps are one matrix product, followed by shifted adds: the product has few outputs, so
     this is several times faster than dilated convolutions. Logits come in float32 or better.
+
+    Attributes:
+      stage: the stage of the backbone that it reads; -1 is the last.
     """
 
     num_classes: int
     dilations: tuple[int, ...]
+    stage: int = -1
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
     kernel_init: Initializer = nn.initializers.normal(0.01)
+
+    def features(self, maps: Sequence[jax.Array], train: bool) -> jax.Array:
+        del train  # no normalisation, no dropout
+        return maps[self.stage]
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -75,82 +62,10 @@ def _shifted_sum(y: jax.Array, dilations: tuple[int, ...]) -> jax.Array:
     return sum(shifted[1:], shifted[0])
 
 
-class DeepLabV2(nn.Module):
-    """RGB images, uint8 or float [B, H, W, 3] in 0..255 -> `Outputs`.
-
-    Attributes:
-      backbone: a module that maps (images, train) to the maps of two levels.
-      mean: RGB mean subtracted from the image, in 0..255.
-      std: RGB divisor afterwards.
-      bgr: feed channels in the order B, G, R, as Caffe weights expect.
-    """
-
-    backbone: nn.Module
-    num_classes: int
-    dilations: tuple[int, ...]
-    two_levels: bool
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    bgr: bool
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
-
-    def setup(self) -> None:
-        def head() -> ASPP:
-            return ASPP(self.num_classes, self.dilations, self.dtype, self.param_dtype)
-
-        self.head = head()
-        if self.two_levels:
-            self.aux_head = head()
-
-    def __call__(self, images: jax.Array, train: bool, size: tuple[int, int] | None = None) -> Outputs:
-        """`size` = (height, width) of the logits, by default that of the images; they are resized once."""
-        size = size or (images.shape[1], images.shape[2])
-        lower, features = self.backbone(self.preprocess(images), train)
-        aux = resize_align_corners(self.aux_head(lower), size) if self.two_levels else None
-        return Outputs(resize_align_corners(self.classify(features), size), aux, features)
-
-    def preprocess(self, images: jax.Array) -> jax.Array:
-        """RGB in 0..255 -> the network's input, in the compute dtype; the mean is subtracted in float32."""
-        x = images.astype(jnp.float32) - jnp.asarray(self.mean, jnp.float32)
-        x = x / jnp.asarray(self.std, jnp.float32)
-        return (x[..., ::-1] if self.bgr else x).astype(self.dtype)
-
-    def classify(self, features: jax.Array) -> jax.Array:
-        """The main head alone: features [B, h, w, C] -> logits [B, h, w, classes] at their size."""
-        return self.head(features)
+def build(model: ml_collections.ConfigDict, strides: tuple[int, ...], level: str) -> ASPP:
+    """The main head reads the last stage and the auxiliary one that before it, whatever their strides."""
+    del strides
+    return ASPP(model.num_classes, tuple(model.dilations), -1 if level == "main" else -2, **dtypes(model))
 
 
-def build_segmenter(config: ml_collections.ConfigDict) -> DeepLabV2:
-    """The segmenter that `config.model` describes (see `uda_jax.config`)."""
-    dtypes = {"dtype": jnp.dtype(config.dtype), "param_dtype": jnp.dtype(config.param_dtype)}
-    init = {
-        "normal": nn.initializers.normal(0.01),
-        "he": nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
-    }[config.init]
-    backbone: nn.Module
-    if config.backbone in DEPTHS:
-        backbone = ResNet(
-            name_of_depth=config.backbone,
-            stem=config.stem,
-            stem_width=config.stem_width,
-            width=config.width,
-            stride_in_1x1=config.stride_in_1x1,
-            norm=config.norm,
-            affine=config.affine,
-            kernel_init=init,
-            remat=config.remat,
-            **dtypes,
-        )
-    else:
-        backbone = VGG16(width=config.width, kernel_init=init, **dtypes)
-    return DeepLabV2(
-        backbone=backbone,
-        num_classes=config.num_classes,
-        dilations=tuple(config.dilations),
-        two_levels=config.two_levels,
-        mean=tuple(config.mean),
-        std=tuple(config.std),
-        bgr=config.bgr,
-        **dtypes,
-    )
+HEADS = {"deeplab_v2": Head(build, ("dilations",))}

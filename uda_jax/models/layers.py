@@ -14,6 +14,7 @@ Dtype = Any
 # surrounding `jax.default_matmul_precision` has ended.
 Precision = str | None
 Initializer = Callable[..., jax.Array]
+CHOICES = {"norm": ("batch", "frozen"), "affine": ("train", "frozen")}  # of `BatchNorm`
 
 
 def uniform_fan_in(fan_in: int) -> Initializer:

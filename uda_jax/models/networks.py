@@ -9,8 +9,11 @@ import jax.numpy as jnp
 import ml_collections
 
 from uda_jax.errors import UserError
-from uda_jax.models.deeplab_v2 import Outputs, build_segmenter
+from uda_jax.models import segmenter
 from uda_jax.models.discriminator import Discriminator
+from uda_jax.models.segmenter import Outputs, build_segmenter
+
+CHOICES = {**segmenter.CHOICES, "precision": ("default", "high", "highest")}
 
 
 class Networks(NamedTuple):
@@ -64,19 +67,6 @@ class Networks(NamedTuple):
         """The segmenter's main head alone: `Outputs.features` [B, h, w, C] -> logits [B, h, w, classes], same size."""
         with self._products():
             return cast(jax.Array, self.segmenter.apply({"params": params}, features, method="classify"))
-
-    def full_precision(self) -> "Networks":
-        """The same networks, computing in float32 or better whatever `config.model.dtype` says.
-
-        Nor are float32 numbers rounded to bfloat16 for products (as TPUs do by default): what is added to features, or
-        what that makes of a prediction, may be smaller than such a rounding.
-        """
-
-        def clone(module: Any) -> Any:
-            return module.clone(dtype=jnp.promote_types(module.dtype, jnp.float32))
-
-        precision = "high" if self.precision == "default" else self.precision
-        return Networks(clone(self.segmenter), clone(self.discriminator), precision)
 
     def _products(self) -> AbstractContextManager[Any]:
         return nullcontext() if self.precision == "default" else jax.default_matmul_precision(self.precision)

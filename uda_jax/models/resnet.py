@@ -1,11 +1,16 @@
 """Dilated ResNet backbones of output stride 8, as DeepLab-v2 uses them (He et al. 2016; Chen et al. 2017)."""
 
+import re
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import ml_collections
 
+from uda_jax.errors import UserError
+from uda_jax.models.contract import INITIALIZERS, Backbone, Shapes, dtypes
 from uda_jax.models.layers import BatchNorm, Conv, Dtype, Initializer, max_pool_ceil
 
 # name -> (blocks in each stage, bottleneck?)
@@ -18,10 +23,11 @@ DEPTHS = {
 }
 STRIDES = (1, 2, 1, 1)
 DILATIONS = (1, 1, 2, 4)
+CHOICES = {"stem": ("imagenet", "small")}
 
 
 class ResNet(nn.Module):
-    """Images [B, H, W, 3] -> feature maps of stages 3 and 4, each [B, ~H/8, ~W/8, C].
+    """Images [B, H, W, 3] -> maps of the four stages, of strides 4, 8, 8 and 8.
 
     Attributes:
       name_of_depth: a key of DEPTHS.
@@ -45,7 +51,7 @@ class ResNet(nn.Module):
     param_dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, ...]:
         conv = partial(Conv, kernel_init=self.kernel_init, dtype=self.dtype, param_dtype=self.param_dtype)
         norm = partial(BatchNorm, mode=self.norm, affine=self.affine, param_dtype=self.param_dtype)
         if self.stem == "small":
@@ -74,7 +80,7 @@ class ResNet(nn.Module):
                     name=f"layer{stage + 1}_{i}",
                 )(x, train)
             stages.append(x)
-        return stages[2], stages[3]
+        return tuple(stages)
 
 
 class Bottleneck(nn.Module):
@@ -121,3 +127,54 @@ class BasicBlock(nn.Module):
             x = self.conv(self.width, 1, self.stride, name="downsample_conv")(x)
             x = self.norm(name="downsample_bn")(x, train)
         return nn.relu(x + y)
+
+
+def build(model: ml_collections.ConfigDict) -> ResNet:
+    return ResNet(
+        name_of_depth=model.backbone,
+        stem=model.stem,
+        stem_width=model.stem_width,
+        width=model.width,
+        stride_in_1x1=model.stride_in_1x1,
+        norm=model.norm,
+        affine=model.affine,
+        kernel_init=INITIALIZERS[model.init],
+        remat=model.remat,
+        **dtypes(model),
+    )
+
+
+def recognised(shapes: Shapes) -> dict[str, Any] | None:
+    """The settings that torchvision's names tell, "small" stems among them.
+
+    Raises:
+      UserError: a ResNet of another depth than those of DEPTHS.
+    """
+    if not {"conv1.weight", "layer1.0.conv1.weight"} <= shapes.keys():
+        return None
+    found = {(int(m[1]), int(m[2])) for name in shapes if (m := re.match(r"layer(\d)\.(\d+)\.", name))}
+    depth = tuple(sum(stage == s for s, _ in found) for stage in range(1, 5)), "layer1.0.conv3.weight" in shapes
+    names = [name for name, known in DEPTHS.items() if known == depth]
+    if not names:
+        known = ", ".join(f"{name} {blocks}" for name, (blocks, _) in DEPTHS.items())
+        raise UserError(f"a ResNet of {depth[0]} blocks, which is unknown here; known are {known}")
+    return {
+        "backbone": names[0],
+        "stem": "small" if "conv0.weight" in shapes else "imagenet",
+        "stem_width": shapes["conv1.weight"][0],
+        "width": shapes["layer1.0.conv1.weight"][0],
+    }
+
+
+# torchvision's
+PUBLISHED = {"downsample_conv": "downsample.0", "downsample_bn": "downsample.1"} | {
+    f"layer{stage + 1}_{i}": f"layer{stage + 1}.{i}"
+    for blocks, _ in DEPTHS.values()
+    for stage, count in enumerate(blocks)
+    for i in range(count)
+}
+SETTINGS = ("width", "stem", "stem_width", "norm", "affine", "remat")
+BACKBONES = {
+    name: Backbone(build, (4, 8, 8, 8), (*SETTINGS, "stride_in_1x1") if bottleneck else SETTINGS, PUBLISHED, recognised)
+    for name, (_, bottleneck) in DEPTHS.items()
+}

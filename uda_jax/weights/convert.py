@@ -24,6 +24,7 @@ from uda_jax import cli
 from uda_jax.config import check_config, default_config
 from uda_jax.errors import UserError
 from uda_jax.models.networks import build_networks
+from uda_jax.models.segmenter import BACKBONES
 from uda_jax.paths import answering, local
 from uda_jax.training.state import create_state
 from uda_jax.weights import names, sources, trees
@@ -94,8 +95,9 @@ def convert(
     shapes_say = names.architecture(arrays, source)
     model = shapes_say | style
     config = read_config(config_file) if config_file else config_for(model, arrays)
-    if model["backbone"] == "vgg16" and "fc6.weight" not in arrays:
-        skip = (*skip, "fc6", "fc7")  # a classifier's are dense layers of another size
+    own = BACKBONES[model["backbone"]].own
+    if not any(trees.covers(module, arrays) for module in own):
+        skip = (*skip, *own)  # a classifier's are layers of another size, if it has any
     wanted = trees.shapes(jax.eval_shape(functools.partial(create_state, config, build_networks(config))))
     _check_skip(skip, [*arrays, *wanted])
     found = trees.match(arrays, wanted, skip)

@@ -12,7 +12,7 @@ import numpy as np
 from uda_jax.errors import UserError
 from uda_jax.models.layers import BatchNorm
 from uda_jax.weights.arrays import Arrays
-from uda_jax.weights.trees import VGG
+from uda_jax.weights.trees import PUBLISHED
 
 NETWORKS = {"ResNet50": 53, "ResNet101": 104, "ResNet152": 155, "VGG16": 13}  # name -> convolutions
 HOST = "storage.googleapis.com"
@@ -104,7 +104,7 @@ def _module(layer: str) -> str:
     ('layer2.0.downsample.1', 'bn1', 'features.28')
     """
     if match := re.fullmatch(r"block(\d)_conv(\d)", layer):
-        return f"features.{VGG[f'conv{match[1]}_{match[2]}']}"
+        return PUBLISHED[f"conv{match[1]}_{match[2]}"]
     if match := re.fullmatch(r"conv1_(conv|bn)", layer):
         return f"{match[1]}1"
     stage, block, place, kind = re.findall(r"conv(\d)_block(\d+)_(\d)_(conv|bn)", layer)[0]

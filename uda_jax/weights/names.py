@@ -8,9 +8,9 @@ import numpy as np
 
 from uda_jax.config import default_config
 from uda_jax.errors import UserError
-from uda_jax.models.resnet import DEPTHS
+from uda_jax.models.segmenter import BACKBONES
 from uda_jax.weights.arrays import Arrays
-from uda_jax.weights.trees import UNSEEN, VGG
+from uda_jax.weights.trees import PUBLISHED, UNSEEN
 
 # How images were fed to the network that the weights were trained in: RGB means and deviations in 0..255.
 CAFFE = {
@@ -38,8 +38,9 @@ STYLES: dict[str, dict[str, Any]] = {
 PREFIXES = re.compile(r"^(?:module\.|Scale\.)+")  # of DataParallel, and of the published initial weights
 BRANCH = re.compile(r"(layer5|layer6|classifier)\.conv2d_list\.(\d+\.(?:weight|bias))")
 # The published VGG-16 has no pool4 and pool5, and fc6 and fc7 at the end of the same list.
-PUBLISHED_VGG = {23: f"features.{VGG['conv5_1']}", 25: f"features.{VGG['conv5_2']}", 27: f"features.{VGG['conv5_3']}",
-                 29: "fc6", 31: "fc7"}  # fmt: skip
+PUBLISHED_VGG = {
+    23: PUBLISHED["conv5_1"], 25: PUBLISHED["conv5_2"], 27: PUBLISHED["conv5_3"], 29: "fc6", 31: "fc7",
+}  # fmt: skip
 DISCRIMINATORS = (("conv1", "conv2", "conv3", "conv4", "classifier"), ("0", "2", "4", "6", "8"))
 
 
@@ -105,37 +106,20 @@ def architecture(arrays: Arrays, source: str) -> dict[str, Any]:
     Raises:
       UserError: no backbone there, or one that is unknown here.
     """
-    model: dict[str, Any] = {}
-    if "features.0.weight" in arrays:
-        model = {"backbone": "vgg16", "width": len(arrays["features.0.weight"])}
-    elif {"conv1.weight", "layer1.0.conv1.weight"} <= arrays.keys():
-        model = {
-            "backbone": _depth(arrays, source),
-            "stem": "small" if "conv0.weight" in arrays else "imagenet",
-            "stem_width": len(arrays["conv1.weight"]),
-            "width": len(arrays["layer1.0.conv1.weight"]),
-        }
-    else:
+    shapes = {name: array.shape for name, array in arrays.items()}
+    try:
+        found = [recognised(shapes) for recognised in dict.fromkeys(b.recognised for b in BACKBONES.values())]
+    except UserError as e:
+        raise UserError(f"{source} is {e}") from e
+    if not any(found):
         raise UserError(
             f"{source} holds no backbone that is known here: it has {_some(arrays)}; expected torchvision's names "
             "(conv1.weight, layer1.0.conv1.weight, ... or features.0.weight, ...)"
         )
+    model = next(filter(None, found))
     if "head.0.weight" in arrays:
         model["two_levels"] = "aux_head.0.weight" in arrays
     return model
-
-
-def _depth(arrays: Arrays, source: str) -> str:
-    """The key of DEPTHS."""
-    found = [re.match(r"layer(\d)\.(\d+)\.", name) for name in arrays]
-    blocks = {(int(m[1]), int(m[2])) for m in found if m}
-    counts = tuple(sum(stage == s for s, _ in blocks) for stage in range(1, 5))
-    bottleneck = "layer1.0.conv3.weight" in arrays
-    for name, depth in DEPTHS.items():
-        if depth == (counts, bottleneck):
-            return name
-    known = ", ".join(f"{name} {depth[0]}" for name, depth in DEPTHS.items())
-    raise UserError(f"{source} is a ResNet of {counts} blocks, which is unknown here; known are {known}")
 
 
 def discriminator(arrays: Arrays) -> dict[str, int]:

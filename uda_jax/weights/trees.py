@@ -16,6 +16,7 @@ import numpy as np
 from flax import traverse_util
 
 from uda_jax.errors import UserError
+from uda_jax.models.segmenter import BACKBONES
 from uda_jax.paths import local
 from uda_jax.weights.arrays import read_arrays
 
@@ -24,26 +25,20 @@ Path_ = tuple[str, ...]
 TREES = ("params", "batch_stats", "discriminator_params")  # the fields of a TrainState that are weights
 PARTS = ("head", "aux_head", "discriminator")  # first components of the names that are not the backbone's
 KINDS = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
-# Places in torchvision's VGG-16, which counts ReLUs and pools; fc6 and fc7 keep their names.
-VGG = {
-    "conv1_1": 0, "conv1_2": 2, "conv2_1": 5, "conv2_2": 7, "conv3_1": 10, "conv3_2": 12, "conv3_3": 14,
-    "conv4_1": 17, "conv4_2": 19, "conv4_3": 21, "conv5_1": 24, "conv5_2": 26, "conv5_3": 28,
-}  # fmt: skip
+PUBLISHED = {ours: theirs for backbone in BACKBONES.values() for ours, theirs in backbone.published.items()}
 # Settings that the shapes of weights do not tell.
 UNSEEN = ("stride_in_1x1", "mean", "std", "bgr", "dilations")
 
 
 def torch_name(path: Path_) -> str:
-    """The torchvision name of a backbone parameter or statistic.
+    """The published name of a backbone's parameter or statistic.
 
     >>> torch_name(("backbone", "layer1_0", "downsample_bn", "mean"))
     'layer1.0.downsample.1.running_mean'
     >>> torch_name(("backbone", "conv5_1", "kernel"))
     'features.24.weight'
     """
-    modules = [p.replace("_", ".", 1) if p.startswith("layer") else p for p in path[1:-1]]
-    modules = [{"downsample_conv": "downsample.0", "downsample_bn": "downsample.1"}.get(m, m) for m in modules]
-    modules = [f"features.{VGG[m]}" if m in VGG else m for m in modules]
+    modules = [PUBLISHED.get(module, module) for module in path[1:-1]]
     return ".".join([*modules, KINDS.get(path[-1], path[-1])])
 
 

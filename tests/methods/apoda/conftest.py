@@ -15,9 +15,9 @@ from uda_jax.config import default_config
 from uda_jax.methods import apoda
 from uda_jax.methods.attack import Term, perturb
 from uda_jax.methods.contract import Context
-from uda_jax.models.deeplab_v2 import Outputs
 from uda_jax.models.layers import resize_align_corners
 from uda_jax.models.networks import Networks, build_networks
+from uda_jax.models.segmenter import Outputs
 
 CHANNELS, CLASSES = 6, 5
 

@@ -13,7 +13,7 @@ from uda_jax.methods import apoda
 from uda_jax.methods.game import adversarial_loss, softmax_of
 from uda_jax.methods.losses import cross_entropy, divergence, entropy_loss
 from uda_jax.methods.supervised import supervised_loss
-from uda_jax.models.deeplab_v2 import Outputs
+from uda_jax.models.segmenter import Outputs
 
 
 def game_of(world: World, outputs: dict[str, Outputs]) -> Any:
@@ -197,7 +197,7 @@ def test_bfloat16_features_are_attacked_in_float32() -> None:
     """A step far below bfloat16's resolution reaches the logits, and every loss is float32."""
     with jax.enable_x64(False):
         world = build_world("bfloat16", "float32")
-        exact, features = world.networks.full_precision(), jnp.ones((1, 5, 9, CHANNELS))
+        exact, features = apoda.exact_networks(world.config), jnp.ones((1, 5, 9, CHANNELS))
         for networks, sees in ((world.networks, False), (exact, True)):
             clean, moved = (networks.classify(world.head, features + d) for d in (0.0, 1e-4))
             assert (clean != moved).all() == (clean != moved).any() == sees

@@ -1,0 +1,112 @@
+"""The segmenter: an image's preprocessing, a backbone, one or two heads, and logits at the size asked for.
+
+A backbone or a head is a file with what `uda_jax.models.contract` says, and a line here.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from uda_jax.models import contract, deeplab_v2, layers, resnet, vgg
+from uda_jax.models.contract import Backbone, Head, dtypes
+from uda_jax.models.layers import Dtype, resize_align_corners
+
+BACKBONES: Mapping[str, Backbone] = {**resnet.BACKBONES, **vgg.BACKBONES}
+HEADS: Mapping[str, Head] = {**deeplab_v2.HEADS}
+CHOICES = {
+    "backbone": tuple(BACKBONES),
+    "head": tuple(HEADS),
+    **contract.CHOICES,
+    **layers.CHOICES,
+    **resnet.CHOICES,
+}
+
+
+class Outputs(NamedTuple):
+    """What the segmenter says of a batch.
+
+    Attributes:
+      main: logits, float32 or float64 [B, H, W, classes], at the size of the image unless another was asked for.
+      aux: the auxiliary head's logits, the same shape; None with one level.
+      features: the map that the main head's classifier sees, compute dtype [B, h, w, C].
+    """
+
+    main: jax.Array
+    aux: jax.Array | None
+    features: jax.Array
+
+    def level(self, name: str) -> jax.Array:
+        """Logits of level "main" or "aux"."""
+        logits = getattr(self, name)
+        assert logits is not None, f"the segmenter has no level {name!r}"
+        return logits
+
+
+class Segmenter(nn.Module):
+    """RGB images, uint8 or float [B, H, W, 3] in 0..255 -> `Outputs`.
+
+    Attributes:
+      backbone, head, aux_head: modules as in `uda_jax.models.contract`; None for one level alone.
+      mean: RGB mean subtracted from the image, in 0..255.
+      std: RGB divisor afterwards.
+      bgr: feed channels in the order B, G, R, as Caffe weights expect.
+    """
+
+    backbone: nn.Module
+    head: nn.Module
+    aux_head: nn.Module | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    bgr: bool
+    dtype: Dtype = jnp.float32
+
+    def __call__(self, images: jax.Array, train: bool, size: tuple[int, int] | None = None) -> Outputs:
+        """`size` = (height, width) of the logits, by default that of the images; they are resized once."""
+        size = size or (images.shape[1], images.shape[2])
+        maps = self.backbone(self.preprocess(images), train)
+        features = self.head.features(maps, train)
+        aux = None
+        if self.aux_head is not None:
+            aux = resize_align_corners(self.aux_head(self.aux_head.features(maps, train)), size)
+        return Outputs(resize_align_corners(self.classify(features), size), aux, features)
+
+    def preprocess(self, images: jax.Array) -> jax.Array:
+        """RGB in 0..255 -> the network's input, in the compute dtype; the mean is subtracted in float32."""
+        x = images.astype(jnp.float32) - jnp.asarray(self.mean, jnp.float32)
+        x = x / jnp.asarray(self.std, jnp.float32)
+        return (x[..., ::-1] if self.bgr else x).astype(self.dtype)
+
+    def classify(self, features: jax.Array) -> jax.Array:
+        """The main head's classifier alone: features [B, h, w, C] -> logits [B, h, w, classes] at their size."""
+        return self.head(features)
+
+
+def build_segmenter(model: ml_collections.ConfigDict) -> Segmenter:
+    """The segmenter that `config.model` describes (see `uda_jax.config`).
+
+    Raises:
+      UserError: the head cannot read what the backbone has.
+    """
+    backbone, head = BACKBONES[model.backbone], HEADS[model.head]
+    return Segmenter(
+        backbone=backbone.build(model),
+        head=head.build(model, backbone.strides, "main"),
+        aux_head=head.build(model, backbone.strides, "aux") if model.two_levels else None,
+        mean=tuple(model.mean),
+        std=tuple(model.std),
+        bgr=model.bgr,
+        dtype=dtypes(model)["dtype"],
+    )
+
+
+def unused(model: ml_collections.ConfigDict) -> dict[str, str]:
+    """Settings that mean nothing to this model -> which part of it would have to be another: "backbone" or "head"."""
+    parts: tuple[tuple[str, Mapping[str, Backbone | Head]], ...] = (("backbone", BACKBONES), ("head", HEADS))
+    read = {name for part, known in parts for name in known[model[part]].settings}
+    return {
+        name: part for part, known in parts for other in known.values() for name in other.settings if name not in read
+    }
