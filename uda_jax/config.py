@@ -180,6 +180,19 @@ def get(config: Any, path: str) -> Any:
     return config
 
 
+def fill(config: ConfigDict, stored: dict[str, Any], prefix: str = "") -> list[str]:
+    """Sets what is stored, as JSON has it; returns the dotted names that the config does not have."""
+    unknown = []
+    for key, value in stored.items():
+        if key not in config:
+            unknown.append(prefix + key)
+        elif isinstance(config[key], ConfigDict):
+            unknown += fill(config[key], value, f"{prefix}{key}.")
+        else:
+            config[key] = value
+    return unknown
+
+
 def check_config(config: ConfigDict) -> None:
     """Raises UserError for the first setting whose value cannot work or does nothing, with the way out."""
     _check_names(config)

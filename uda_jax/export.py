@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 
 import uda_jax
 from uda_jax import cli
-from uda_jax.config import check_values, default_config
+from uda_jax.config import check_values, default_config, fill
 from uda_jax.errors import UserError
 from uda_jax.methods import build_method
 from uda_jax.models.networks import build_networks
@@ -122,7 +122,7 @@ def read_config(workdir: Path) -> ml_collections.ConfigDict:
         raise UserError(f"{workdir} is no training run: it has no config.json; name the --workdir of uda_jax.main")
     config = default_config()
     try:
-        unknown = _fill(config, json.loads(path.read_text()))
+        unknown = fill(config, json.loads(path.read_text()))
     except (ValueError, TypeError, AttributeError) as e:
         raise UserError(f"{path} is not the config of a run: {e}") from e
     # Settings of data and training that have gone since do not change what the weights are; others do.
@@ -131,19 +131,6 @@ def read_config(workdir: Path) -> ml_collections.ConfigDict:
         raise UserError(f"{path} has settings unknown to uda_jax {uda_jax.__version__}: {', '.join(vital)}")
     check_values(config)
     return config
-
-
-def _fill(config: ml_collections.ConfigDict, stored: dict[str, Any], prefix: str = "") -> list[str]:
-    """Sets what is stored; returns the dotted names that the config does not have."""
-    unknown = []
-    for key, value in stored.items():
-        if key not in config:
-            unknown.append(prefix + key)
-        elif isinstance(config[key], ml_collections.ConfigDict):
-            unknown += _fill(config[key], value, f"{prefix}{key}.")
-        else:
-            config[key] = value
-    return unknown
 
 
 def find_step(workdir: Path, step: int | None = None) -> int:

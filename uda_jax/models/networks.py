@@ -28,6 +28,11 @@ class Networks(NamedTuple):
     discriminator: nn.Module
     precision: str = "default"
 
+    def init(self, key: jax.Array, size: tuple[int, int]) -> tuple[Any, Any]:
+        """The segmenter's fresh (parameters, batch statistics); `size` = (height, width) of its images."""
+        variables = self.segmenter.init(key, jnp.zeros((1, *size, 3), jnp.uint8), train=False)
+        return variables["params"], variables.get("batch_stats", {})
+
     def segment(
         self, params: Any, batch_stats: Any, images: jax.Array, key: jax.Array | None = None
     ) -> tuple[Outputs, Any]:

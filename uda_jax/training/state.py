@@ -37,9 +37,7 @@ class TrainState(flax.struct.PyTreeNode):
 def create_state(config: ml_collections.ConfigDict, networks: Networks) -> TrainState:
     """A fresh state from `config.seed`; a pure function, to be jitted or given to `jax.eval_shape`."""
     key, key_d = jax.random.split(run_key(config.seed, INITIAL))
-    images = jnp.zeros((1, *config.data.source.size, 3), jnp.uint8)
-    variables = networks.segmenter.init(key, images, train=False)
-    params, stats = variables["params"], variables.get("batch_stats", {})
+    params, stats = networks.init(key, config.data.source.size)
     method = build_method(config, networks)
     discriminator_params = {
         level: networks.discriminator.init(jax.random.fold_in(key_d, i), jnp.zeros((1, *shape)))["params"]

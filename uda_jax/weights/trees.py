@@ -56,10 +56,12 @@ def names(state: Any) -> dict[Path_, str]:
             level, module, kind = keys
             place = depth[level] - 1 if module == "classifier" else int(module.removeprefix("conv")) - 1
             return f"discriminator.{level}.{place}.{KINDS.get(kind, kind)}"
-        if keys[0] in PARTS:
-            kind, branch = keys[1].split("_")
-            return f"{keys[0]}.{branch}.{KINDS.get(kind, kind)}"
-        return torch_name(tuple(keys))
+        if keys[0] not in PARTS:
+            return torch_name(tuple(keys))
+        if len(keys) > 2:
+            return f"{keys[0]}.{torch_name(tuple(keys))}"
+        kind, branch = keys[1].split("_")  # of deeplab_v2
+        return f"{keys[0]}.{branch}.{KINDS.get(kind, kind)}"
 
     return {path: name(path) for path in paths}
 
