@@ -168,8 +168,8 @@ def _config_of(metadata: dict[str, Any], file: str | Path) -> ml_collections.Con
             "load_segmenter(file, config) with the config that it was trained by"
         )
     config = default_config()
-    sizes = {name: {"size": size} for name, size in metadata.get("sizes", {}).items()}
     try:
+        sizes = {name: {"size": size} for name, size in metadata.get("sizes", {}).items()}
         unknown = fill(config, {"model": metadata["model"], "data": sizes})
         if unknown:
             raise UserError(f"it has settings unknown here, {', '.join(unknown)}")
