@@ -13,6 +13,7 @@ from uda_jax.models.deeplab_v2 import Outputs
 from uda_jax.models.networks import Networks
 
 CHOICES = {"gan": ("vanilla", "least_squares")}
+LEAST_CLASSES = 2  # entropies are shares of log(classes)
 
 
 def default_config() -> ml_collections.ConfigDict:
