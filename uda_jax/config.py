@@ -192,9 +192,9 @@ def check_config(config: ConfigDict) -> None:
     _check_names(config)
     check_values(config)
     _check_idle(config)
-    classes, least = config.model.num_classes, getattr(METHODS[config.method], "LEAST_CLASSES", 1)
-    if classes < least:
-        raise UserError(f"config.model.num_classes={classes}: config.method={config.method!r} needs {least} or more")
+    count, least = config.model.num_classes, getattr(METHODS[config.method], "LEAST_CLASSES", 1)
+    if count < least:
+        raise UserError(f"config.model.num_classes={count}: config.method={config.method!r} needs {least} or more")
     classes = config.eval.classes
     if not _are(int, classes) or len(set(classes)) < len(classes):
         raise UserError(f"config.eval.classes={classes}: expected train ids, each once, such as (0, 1, 13)")
