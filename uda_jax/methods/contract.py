@@ -18,7 +18,6 @@ import jax
 
 Scalars = dict[str, jax.Array]
 Tree = Any  # of arrays
-VIEWS = ("image", "weak", "strong")
 
 
 class Stream(NamedTuple):
