@@ -67,17 +67,6 @@ def build(
     return write(lambda scratch: Folders(data_dir=scratch, config=config, plan=plan), target, overwrite)
 
 
-def find_scenes(images: str | Path, label_maps: str | Path | None) -> list[Scene]:
-    """The scenes of one split, sorted by id; prints what was left out, such as labels without an image.
-
-    Raises:
-      UserError: a directory is missing or empty, an image has no label, two files have one name, or links lead nowhere.
-    """
-    files = folder_files(images, label_maps)
-    tell(files.left)
-    return paired(files, images, label_maps)
-
-
 def paired(files: Files, images: str | Path, label_maps: str | Path | None) -> list[Scene]:
     """Images with their labels, sorted by id; prints a warning about labels without an image.
 

@@ -20,7 +20,6 @@ import yaml
 from data_prep import palettes, strict_yaml
 from data_prep.palettes import Meaning
 from data_prep.pictures import Values, grey_ids, pack, read_values, unpack
-from data_prep.raw import lookup
 from uda_jax.data import labels
 from uda_jax.errors import UserError
 from uda_jax.paths import local, read_text
@@ -174,18 +173,45 @@ def convert(path: Path, label_map: LabelMap) -> tuple[Values, np.ndarray, list[i
     """(what a label file holds, its train ids uint8 [H, W], the values or colours that should be listed).
 
     Raises:
-      UserError: not readable, coloured where ids are expected or the reverse, or with a palette that contradicts it.
+      UserError: as `read`, and coloured where ids are expected or the reverse.
+    """
+    values = read(path, label_map)
+    if not (label_map.colors if values.colored else label_map.ids):
+        raise UserError(_wrong_kind(path, values, label_map))
+    train_ids, unknown = to_train_ids(values, label_map)
+    return values, train_ids, unknown if label_map.other is None else []
+
+
+def read(path: Path, label_map: LabelMap) -> Values:
+    """What a label file holds, as ids or as colours: here every label file begins to be read.
+
+    Raises:
+      UserError: not readable, or with a palette that contradicts its values.
     """
     values = palettes.settle(path, read_values(path, label_map.first_channel), meaning(label_map))
-    if values.colored:
+    if values.colored and label_map.ids:
         grey = grey_ids(values.values)
-        if grey is not None and label_map.ids and lookup(values.values, label_map.colors, 0)[1]:
-            values = Values(grey, False)
+        if grey is not None and lookup(values.values, label_map.colors, 0)[1]:
+            return Values(grey, False)
+    return values
+
+
+def to_train_ids(values: Values, label_map: LabelMap) -> tuple[np.ndarray, list[int]]:
+    """(train ids uint8 [H, W], the values that are not listed, sorted); the latter are 255."""
     table = label_map.colors if values.colored else label_map.ids
-    if not table:
-        raise UserError(_wrong_kind(path, values, label_map))
     train_ids, unknown = lookup(values.values, table, labels.IGNORE)
-    return values, train_ids.astype(np.uint8), unknown if label_map.other is None else []
+    return train_ids.astype(np.uint8), unknown
+
+
+def lookup(values: np.ndarray, table: Mapping[int, int], other: int) -> tuple[np.ndarray, list[int]]:
+    """Replaces every value by its entry: (int32 of the same shape, values without an entry), those becoming `other`."""
+    if not table:
+        return np.full_like(values, other), np.unique(values).tolist()
+    keys = np.array(sorted(table), np.int32)
+    entries = np.array([table[key] for key in keys.tolist()], np.int32)
+    at = np.searchsorted(keys, values).clip(max=len(keys) - 1)
+    known = keys[at] == values
+    return np.where(known, entries[at], other), np.unique(values[~known]).tolist()
 
 
 def _wrong_kind(path: Path, values: Values, label_map: LabelMap) -> str:

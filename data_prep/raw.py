@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_prep import left_out, palettes
+from data_prep import label_map, left_out
 from data_prep.files import (
     IMAGE_SUFFIXES,
     LABEL_SUFFIXES,
@@ -26,8 +26,9 @@ from data_prep.files import (
     pair,
     unknown,
 )
+from data_prep.label_map import LabelMap, lookup
 from data_prep.left_out import Left
-from data_prep.pictures import grey_ids, pack, read_values, unpack
+from data_prep.pictures import Values, pack, unpack
 from uda_jax.data import labels
 from uda_jax.errors import UserError
 
@@ -68,34 +69,13 @@ class RawSet(NamedTuple):
         return {split: pair(files) for split, files in found.items()}
 
 
-def lookup(values: np.ndarray, table: Mapping[int, int], other: int) -> tuple[np.ndarray, list[int]]:
-    """Replaces every value by its entry: (int32 of the same shape, values without an entry), those becoming `other`."""
-    if not table:
-        return np.full_like(values, other), np.unique(values).tolist()
-    keys = np.array(sorted(table), np.int32)
-    entries = np.array([table[key] for key in keys.tolist()], np.int32)
-    at = np.searchsorted(keys, values).clip(max=len(keys) - 1)
-    known = keys[at] == values
-    return np.where(known, entries[at], other), np.unique(values[~known]).tolist()
-
-
-def _to_train_ids(values: np.ndarray, table: tuple[labels.Label, ...]) -> tuple[np.ndarray, list[int]]:
-    train_ids, unknown = lookup(values, {label.id: label.train_id for label in table}, labels.IGNORE)
-    return train_ids.astype(np.uint8), unknown
-
-
-def _read_label(path: Path, table: str) -> np.ndarray:
-    """Ids int32 [H, W]; coloured label pictures are read by the table's colours, classes before ignored ids."""
-    found = palettes.settle(path, read_values(path, first_channel=table == "synthia"), palettes.published(table))
-    values = found.values
+def _read_label(path: Path, published: LabelMap) -> np.ndarray:
+    """Ids int32 [H, W]; colours are read as the id that the set's tools paint so, classes before ignored ids."""
+    found = label_map.read(path, published)
     if not found.colored:
-        return values
-    rows = sorted(labels.PAINTED[table], key=lambda row: -row.train_id)
-    colors = {pack(row.color): row.id for row in rows}
-    ids, unknown = lookup(values, colors, labels.IGNORE)
-    grey = grey_ids(values) if unknown else None
-    if grey is not None:
-        return grey
+        return found.values
+    rows = sorted(labels.PAINTED[published.name], key=lambda row: -row.train_id)
+    ids, unknown = lookup(found.values, {pack(row.color): row.id for row in rows}, labels.IGNORE)
     if unknown:
         some = ", ".join(str(unpack(color)) for color in unknown[:5])
         raise UserError(
@@ -103,6 +83,10 @@ def _read_label(path: Path, table: str) -> np.ndarray:
             "label ids, or the colours of Cityscapes. Unpack the archives of labels again."
         )
     return ids
+
+
+def _to_train_ids(ids: np.ndarray, published: LabelMap) -> tuple[np.ndarray, list[int]]:
+    return label_map.to_train_ids(Values(ids, False), published)
 
 
 # The other archives of Cityscapes, and what its tools and other projects make of them.
@@ -229,9 +213,9 @@ def _visda17(root: Path) -> dict[str, Files]:
 def _raw_set(
     name: str, published: Mapping[str, int], locate: Callable[[Path], dict[str, Files]], table: str, **fields: Any
 ) -> RawSet:
-    ids = labels.TABLES[table]
-    read_label = partial(_read_label, table=table)
-    return RawSet(name, published, locate, read_label, partial(_to_train_ids, table=ids), names=labels.NAMES, **fields)
+    known = label_map.load(table)
+    read_label, to_train_ids = partial(_read_label, published=known), partial(_to_train_ids, published=known)
+    return RawSet(name, published, locate, read_label, to_train_ids, names=known.classes, **fields)
 
 
 RAW_SETS = {

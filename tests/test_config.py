@@ -3,9 +3,10 @@ import json
 import jax
 import pytest
 
-from uda_jax.config import check_config, check_x64, default_config, differences
+from uda_jax.config import check_config, check_x64, default_config, differences, flatten, without_idle
 from uda_jax.errors import UserError
 from uda_jax.files import to_json
+from uda_jax.methods import METHODS
 
 
 def test_the_default_is_valid_and_locked() -> None:
@@ -39,7 +40,17 @@ def test_the_default_is_valid_and_locked() -> None:
         ("data.oracle.scale", (0.0, 1.0), "both above 0"),
         ("data.target.jitter", 1.5, "config.data.target.jitter=1.5 must be 0..1"),
         ("data.source.crop", (64,), r"config.data.source.crop=\(64,\): expected \(height, width\)"),
+        (
+            "data.source.crop",
+            (721, 16),
+            r"config.data.source.crop=\(721, 16\) .* is larger than any image: .* all would be",
+        ),
+        ("data.target.crop", (16, 1025), r"they are \(512, 1024\) at most"),
+        ("data.source.scale", (0.5, 0.9), r"config.data.source.crop=\(720, 1280\) .* they are \(648, 1152\) at most"),
         ("data.eval.size", (0, 64), "expected"),
+        ("apoda.eps_discriminator", -0.01, "config.apoda.eps_discriminator=-0.01 must be at least 0"),
+        ("apoda.eps_source", -0.01, "must be at least 0"),
+        ("apoda.eps_target", -0.01, "must be at least 0"),
         ("eval.limit", -1, "config.eval.limit=-1 must be at least 0"),
         ("optimizer.discriminator_b2", 1.0, "config.optimizer.discriminator_b2=1.0 must be 0 to 0.999999"),
         ("seed", 2**32, "config.seed=4294967296 must be -2147483648 to 2147483647"),
@@ -101,6 +112,58 @@ def test_settings_that_a_backbone_does_not_have(backbone: str, setting: str, val
         check_config(config)
 
 
+GAME, ONE = "which has no discriminator", "config.model.two_levels=False"
+
+
+@pytest.mark.parametrize(
+    ("choice", "setting", "value", "words"),
+    [
+        ({"method": "source_only"}, "discriminator.width", 32, GAME),
+        ({"method": "minent"}, "discriminator.layers", 4, GAME),
+        ({"method": "source_only"}, "optimizer.discriminator_learning_rate", 1e-3, GAME),
+        ({"method": "minent"}, "optimizer.discriminator_b1", 0.5, GAME),
+        ({"method": "adaptsegnet", "model.two_levels": False}, "adaptsegnet.lambda_adv_aux", 0.1, ONE),
+        ({"method": "advent", "model.two_levels": False}, "advent.lambda_seg_aux", 0.2, ONE),
+        ({"method": "minent", "model.two_levels": False}, "minent.lambda_ent_aux", 0.1, ONE),
+        ({"method": "source_only", "model.two_levels": False}, "source_only.lambda_seg_aux", 0.2, ONE),
+    ],
+)
+def test_settings_that_do_nothing_with_a_method(choice: dict, setting: str, value: object, words: str) -> None:
+    """They are refused, do not tell runs apart that are from before they were, and can be put back in one call."""
+    config = default_config()
+    config.update_from_flattened_dict({setting: value})
+    check_config(config)
+    config.update_from_flattened_dict(choice)
+    with pytest.raises(UserError, match=f"config.{setting}={value!r} does nothing with .*{words}; leave it at"):
+        check_config(config)
+    settled = without_idle(config)
+    check_config(settled)
+    assert differences(config.to_dict(), settled) == ""
+    changed = {k: v for k, v in flatten(config).items() if flatten(settled)[k] != v}
+    assert changed == {setting: value}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_defaults_of_every_method_are_valid_with_one_level_too(method: str) -> None:
+    config = default_config()
+    config.method = method
+    check_config(config)
+    config.model.two_levels = False
+    check_config(config)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_entropies_need_two_classes(method: str) -> None:
+    config = default_config()
+    config.update(method=method)
+    config.model.num_classes = 1
+    if method in ("adaptsegnet", "source_only"):
+        check_config(config)
+    else:
+        with pytest.raises(UserError, match=f"num_classes=1: config.method='{method}' needs 2 or more"):
+            check_config(config)
+
+
 def test_float64_needs_jax_to_have_it() -> None:
     model = default_config().model
     check_x64(model)
@@ -117,6 +180,7 @@ def test_what_a_resumed_run_may_change() -> None:
     assert differences(stored, config) == ""
     config.train.update(steps=7, eval_every=3)  # how long, and what does not change a step
     config.data.dir = "/moved"
+    config.data.oracle.update(size=(8, 8), flip=True)  # another run's source
     config.data.eval.update(size=(8, 8), dataset="folders/other")
     config.eval.update(limit=3, classes=(1, 2))
     config.source_only.lambda_seg_aux = 0.7  # and the settings of a method that this run does not use

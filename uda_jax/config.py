@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import jax
-import ml_collections
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from uda_jax.errors import UserError
@@ -39,8 +39,6 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "optimizer.discriminator_b2": (0, 0.999999),
     "optimizer.schedule_steps": (1, INFINITE),
     "optimizer.power": (0, INFINITE),
-    "apoda.warmup_steps": (0, INFINITE),
-    "apoda.attack_steps": (0, INFINITE),
     "train.steps": (0, INFINITE),
     "train.log_every": (1, INFINITE),
     "train.eval_every": (1, INFINITE),
@@ -52,7 +50,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
 # Settings that a run may be resumed with although they differ: they do not change what a step computes.
 FREE_TO_CHANGE = (
     "train.steps", "train.log_every", "train.eval_every", "train.checkpoint_every", "train.keep",
-    "data.dir", "data.eval.", "eval.",
+    "data.dir", "data.eval.", "data.oracle.", "eval.",
 )  # fmt: skip
 
 
@@ -197,6 +195,10 @@ def check_config(config: ConfigDict) -> None:
     """Raises UserError for the first setting whose value cannot work or does nothing, with the way out."""
     _check_names(config)
     check_values(config)
+    _check_idle(config)
+    count, least = config.model.num_classes, getattr(METHODS[config.method], "LEAST_CLASSES", 1)
+    if count < least:
+        raise UserError(f"config.model.num_classes={count}: config.method={config.method!r} needs {least} or more")
     classes = config.eval.classes
     if not _are(int, classes) or len(set(classes)) < len(classes):
         raise UserError(f"config.eval.classes={classes}: expected train ids, each once, such as (0, 1, 13)")
@@ -225,13 +227,13 @@ def _check_names(config: ConfigDict) -> None:
 
 def check_values(config: ConfigDict) -> None:
     """Raises UserError for the first setting that is none of its choices, out of its bounds or not finite."""
-    for path, choices in (CHOICES | _method_choices()).items():
+    for path, choices in ({"method": tuple(METHODS)} | CHOICES | _of_methods("CHOICES")).items():
         value = get(config, path)
         if value not in choices:
             near = difflib.get_close_matches(str(value), choices, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise UserError(f"config.{path}={value!r} is not one of {', '.join(choices)}{hint}")
-    for path, (least, most) in BOUNDS.items():
+    for path, (least, most) in (BOUNDS | _of_methods("BOUNDS")).items():
         value = get(config, path)
         if not least <= value <= most:
             bounds = f"at least {least}" if most == INFINITE else f"{least} to {most}"
@@ -248,11 +250,43 @@ def _are(kind: type, values: Any) -> bool:
     return all(isinstance(value, kinds) and not isinstance(value, bool) for value in values)
 
 
-def _method_choices() -> dict[str, tuple[str, ...]]:
-    found = {"method": tuple(METHODS)}
-    for name, method in METHODS.items():
-        found |= {f"{name}.{key}": choices for key, choices in getattr(method, "CHOICES", {}).items()}
+def _of_methods(table: str) -> dict[str, Any]:
+    """The entries of the methods' tables of that name, by dotted path."""
+    tables = {name: getattr(method, table, {}) for name, method in METHODS.items()}
+    return {f"{name}.{key}": entry for name, entries in tables.items() for key, entry in entries.items()}
+
+
+def idle(config: ConfigDict) -> dict[str, str]:
+    """Settings that do nothing beside what was chosen elsewhere: dotted path -> that choice."""
+    model, method, optimizer = config.model, config[config.method], config.optimizer
+    found = {f"model.{key}": f"config.model.{part}={model[part]!r}" for key, part in segmenter.unused(model).items()}
+    other = ("momentum", "variant") if optimizer.name == "adamw" else ("adamw_b1", "adamw_b2")
+    found |= {f"optimizer.{key}": f"config.optimizer.name={optimizer.name!r}" for key in other}
+    if "gan" not in method:  # every method that has discriminators says what they minimise
+        paths = [f"discriminator.{key}" for key in config.discriminator]
+        paths += [f"optimizer.{key}" for key in optimizer if key.startswith("discriminator_")]
+        found |= dict.fromkeys(paths, f"config.method={config.method!r}, which has no discriminator")
+    if not model.two_levels:
+        paths = [f"{config.method}.{key}" for key in method if key.endswith("_aux")]
+        found |= dict.fromkeys(paths, "config.model.two_levels=False")
     return found
+
+
+def without_idle(config: ConfigDict) -> ConfigDict:
+    """A copy whose `idle` settings have their defaults, for a run that is made of another method's config."""
+    copy, default = config.copy_and_resolve_references(), default_config()
+    copy.update_from_flattened_dict({path: get(default, path) for path in idle(copy)})
+    return copy
+
+
+def _check_idle(config: ConfigDict) -> None:
+    default = default_config()
+    for path, choice in idle(config).items():
+        value, usual = get(config, path), get(default, path)
+        if value != usual:
+            raise UserError(
+                f"config.{path}={value!r} does nothing with {choice}; leave it at {usual!r}, or change that"
+            )
 
 
 def _check_stream(stream: ConfigDict, name: str) -> None:
@@ -266,18 +300,18 @@ def _check_stream(stream: ConfigDict, name: str) -> None:
     weights, sets = tuple(stream.get("weights", ())), stream.dataset.split("+")
     if weights and (len(weights) != len(sets) or not _are(float, weights) or min(weights) <= 0):
         raise UserError(f"{name}.weights={weights}: expected a number above 0 for each of {', '.join(sets)}, or ()")
+    if "crop" in stream:
+        crop, largest = tuple(stream.crop or stream.size), tuple(round(side * scale[1]) for side in stream.size)
+        if crop[0] > largest[0] or crop[1] > largest[1]:
+            raise UserError(
+                f"{name}.crop={crop} (size, where there is none) is larger than any image: of size={stream.size} and "
+                f"scale={scale} they are {largest} at most, and all would be padded; choose a smaller crop"
+            )
     if not 0 <= stream.get("jitter", 0.0) <= 1:
         raise UserError(f"{name}.jitter={stream.jitter} must be 0..1")
 
 
 def _check_model(model: ConfigDict) -> None:
-    default = _model()
-    for key, part in segmenter.unused(model).items():
-        if model[key] != default[key]:
-            raise UserError(
-                f"config.model.{key}={model[key]!r} does nothing with config.model.{part}={model[part]!r}; "
-                f"leave it at {default[key]!r}, or take a {part} that has it"
-            )
     if model.pretrained_skip and not model.pretrained:
         raise UserError(f"config.model.pretrained_skip={model.pretrained_skip} does nothing without model.pretrained")
     if not model.dilations or not _are(int, model.dilations) or min(model.dilations) < 1:
@@ -290,13 +324,6 @@ def _check_optimizer(optimizer: ConfigDict) -> None:
     for rule in optimizer.groups:
         if len(rule) != 3 or not isinstance(rule[0], str) or min(rule[1:]) < 0:
             raise UserError(f"config.optimizer.groups: {rule!r}, expected (pattern, rate factor, weight decay factor)")
-    idle = ("momentum", "variant") if optimizer.name == "adamw" else ("adamw_b1", "adamw_b2")
-    default = _optimizer()
-    for key in idle:
-        if optimizer[key] != default[key]:
-            raise UserError(
-                f"config.optimizer.{key}={optimizer[key]!r} does nothing with optimizer.name={optimizer.name!r}"
-            )
 
 
 def check_x64(model: ConfigDict) -> None:
@@ -308,27 +335,21 @@ def check_x64(model: ConfigDict) -> None:
         )
 
 
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(config: Any) -> dict[str, Any]:
     """Dotted path -> value, with tuples as lists as JSON has them."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict | ml_collections.ConfigDict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
-    return flat
+    tree = config.to_dict() if isinstance(config, ConfigDict) else dict(config.items())
+    flat = traverse_util.flatten_dict(tree, sep=".")
+    return {path: list(value) if isinstance(value, tuple) else value for path, value in flat.items()}
 
 
 def differences(stored: dict[str, Any], config: ConfigDict) -> str:
     """The settings in which a stored config and this one differ, a line each; "" if one can be resumed as the other.
 
     Settings that do not change what a step computes may differ, those of methods that the run does not use, and those
-    that do nothing with its backbone or head. A run from before a setting existed had what is now its default.
+    that are `idle`. A run from before a setting existed had what is now its default.
     """
     theirs, ours = flatten(default_config()) | flatten(stored), flatten(config)
-    idle = FREE_TO_CHANGE + tuple(f"{name}." for name in METHODS if name != config.method)
-    idle += tuple(f"model.{name}" for name in segmenter.unused(config.model))
-    differing = sorted(
-        k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k) and not k.startswith(idle)
-    )
+    free = FREE_TO_CHANGE + tuple(f"{name}." for name in METHODS if name != config.method)
+    unlike = {k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k)} - idle(config).keys()
+    differing = sorted(k for k in unlike if not k.startswith(free))
     return "\n".join(f"  {k}: {theirs.get(k)!r} there, {ours.get(k)!r} here" for k in differing)

@@ -10,6 +10,7 @@ from uda_jax.paths import local
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and pictures go; resumes what is there.")
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other processes of a pod or cluster.")
+PROFILE = flags.DEFINE_string("profile", "", "Steps to profile, such as 10:15 (10 to 14), into WORKDIR/profile.")
 flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -17,8 +18,10 @@ def main() -> None:
     if DISTRIBUTED.value:
         jax.distributed.initialize()
     from uda_jax.training.loop import train  # after the processes have met
+    from uda_jax.training.profiling import parse_steps
 
-    train(CONFIG.value, local(str(WORKDIR.value), "--workdir"))
+    profile = parse_steps(PROFILE.value, CONFIG.value.train.steps)
+    train(CONFIG.value, local(str(WORKDIR.value), "--workdir"), profile)
 
 
 def script() -> None:

@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from data_prep import build, folders
+from data_prep.files import folder_files
 from uda_jax.data import pipeline
 from uda_jax.data.statistics import read_statistics
 from uda_jax.errors import UserError
@@ -163,9 +164,9 @@ def test_two_files_of_one_name_are_refused(raw, tmp_path):
 def test_directories_that_are_missing_or_empty_are_named(raw, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"no images found in .*empty"):
-        folders.find_scenes(tmp_path / "empty", None)
+        folder_files(tmp_path / "empty", None)
     with pytest.raises(UserError, match=r"no such directory: .*nowhere"):
-        folders.find_scenes(raw / "images", tmp_path / "nowhere")
+        folder_files(raw / "images", tmp_path / "nowhere")
 
 
 def test_an_existing_set_is_kept_unless_overwritten_by_a_whole_one(raw, tmp_path):

@@ -215,7 +215,7 @@ def test_addresses_are_refused_by_every_option_and_nothing_is_written(tmp_path, 
         assert module.main(arguments) == 2
         assert f"error: {flag.strip()}={address}" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"--config=.*only local paths"):
-        weights.read_config(f"{address}.py")
+        weights.config_of_file(f"{address}.py")
     assert sorted(os.listdir(tmp_path)) == ["photos"]
 
 

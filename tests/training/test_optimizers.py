@@ -1,4 +1,5 @@
 import re
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from uda_jax.errors import UserError
 from uda_jax.models.networks import build_networks
 from uda_jax.training.optimizers import (
     Group,
+    adamw,
     build_optimizers,
     decay_factors,
     listed_sgd,
@@ -111,6 +113,17 @@ def test_rules_come_before_the_published_groups_and_cover_what_they_say() -> Non
     ):
         with pytest.raises(UserError, match=re.escape(words)):
             segmenter_groups(params, 10.0, "frozen", [(pattern, 1.0, 1.0)])
+
+
+@pytest.mark.parametrize("make", [listed_sgd, adamw])
+@pytest.mark.parametrize("paths", [[("a", "bias")], [("a", "kernel"), ("a", "bias")], []])
+def test_a_parameter_without_a_group_or_a_group_without_a_parameter_is_a_mistake(
+    make: Callable[..., optax.GradientTransformation], paths: list[tuple[str, str]], problem: tuple[dict, list[dict]]
+) -> None:
+    params, grads = problem
+    optimizer = make(poly_schedule(0.1, 10), dict.fromkeys(paths, Group(1.0, 1)))
+    with pytest.raises(AssertionError, match="groups and parameters differ"):
+        optimizer.update(grads[0], optimizer.init(params), params)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])

@@ -34,8 +34,7 @@ def contents(directory: Path) -> dict[str, int]:
 
 def test_a_run_that_could_not_start_leaves_its_workdir_free(config: ConfigDict, tmp_path: Path) -> None:
     """What the error advises can be followed in the same workdir."""
-    config.method = "adaptsegnet"
-    config.train.steps = 1
+    config.method, config.discriminator.width, config.train.steps = "adaptsegnet", 4, 1
     config.data.target.size = (16, 32)  # the discriminators fit the source, which they are made for, not the target
     with pytest.raises(UserError, match=r"config\.discriminator\.layers=3"):
         train(config, tmp_path / "run")

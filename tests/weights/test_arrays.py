@@ -9,6 +9,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from uda_jax.errors import UserError
 from uda_jax.weights import arrays as module
@@ -47,6 +48,14 @@ def test_what_is_written_is_read(suffix: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(arrays[name], array, strict=True)
         assert arrays[name].flags.writeable
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_safetensors_reads_what_we_write(tmp_path: Path) -> None:
+    write_arrays(tmp_path / "w.safetensors", some(), METADATA)
+    theirs = load_file(tmp_path / "w.safetensors")
+    assert theirs.keys() == some().keys()
+    for name, array in some().items():
+        np.testing.assert_array_equal(theirs[name], array, strict=True)
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
@@ -149,12 +158,14 @@ def test_a_failed_write_leaves_the_file_before(tmp_path: Path) -> None:
 
 def test_the_file_alone_reads_weights_with_numpy_alone(tmp_path: Path) -> None:
     shutil.copy(str(module.__file__), tmp_path / "copied.py")
-    write_arrays(tmp_path / "w.npz", some(), METADATA)
     code = (
-        f"import sys; sys.modules |= dict.fromkeys(['uda_jax', 'jax', 'flax']); sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import sys; sys.modules |= dict.fromkeys(['uda_jax', 'jax', 'flax', 'safetensors'])\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
         "from copied import read_arrays\n"
-        f"arrays, metadata = read_arrays({str(tmp_path / 'w.npz')!r}); print(len(arrays), metadata['sizes'])\n"
-        f"try: read_arrays('none.npz')\nexcept ValueError as e: print(e)"
     )
+    for name in ("w.npz", "w.safetensors"):
+        write_arrays(tmp_path / name, some(), METADATA)
+        code += f"arrays, metadata = read_arrays({str(tmp_path / name)!r}); print(len(arrays), metadata['sizes'])\n"
+    code += "try: read_arrays('none.npz')\nexcept ValueError as e: print(e)"
     result = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False)
-    assert result.stdout == "7 {'eval': [512, 1024]}\nthere is no file none.npz\n", result.stderr
+    assert result.stdout == 2 * "7 {'eval': [512, 1024]}\n" + "there is no file none.npz\n", result.stderr

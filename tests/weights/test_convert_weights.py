@@ -327,7 +327,7 @@ def test_damaged_metadata(model: Any, words: str, tmp_path: Path) -> None:
     ("args", "words"),
     [
         (["--to=x.pth"], "expected .npz or .safetensors"),
-        (["--skip=heads"], "--skip=heads: nothing begins with that; known are bn1, conv1, layer1"),
+        (["--skip=heads"], "--skip names 'heads', which nothing begins with; known: bn1, conv1, layer1"),
         (["--config=none.py"], "there is no such Python file"),
         (["--config=configs/__init__.py"], "has no get_config"),
     ],

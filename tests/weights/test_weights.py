@@ -208,7 +208,7 @@ def test_heads_of_another_class_count(tmp_path: Path) -> None:
     write_arrays(tmp_path / "w.npz", to_arrays(theirs), {})
     with pytest.raises(UserError) as e:
         load_pretrained(ours, str(tmp_path / "w.npz"), config.model, quiet)
-    assert "Its head tells 19 classes apart, config.model.num_classes is 11." in str(e.value)
+    assert "Its head has 19 classes, the model 11 (config.model.num_classes)." in str(e.value)
     advice = re.search(r'--config.model.pretrained_skip="(.*)"', str(e.value))
     assert advice and advice[1] == "('head','aux_head','discriminator')"
     assert "model.backbone" not in str(e.value)

@@ -13,6 +13,7 @@ from uda_jax.models.networks import Networks
 from uda_jax.models.segmenter import Outputs
 
 CHOICES = {"gan": ("vanilla", "least_squares")}
+LEAST_CLASSES = 2  # entropies are shares of log(classes)
 
 
 def default_config() -> ml_collections.ConfigDict:

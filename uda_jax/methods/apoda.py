@@ -5,6 +5,7 @@ a warm-up by AdaptSegNet's single-level step, the features f of both domains are
 against the classifier, and the classifier is trained to be invariant to that.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -41,6 +42,10 @@ CHOICES = {  # the first is the default
     "perturbed_losses_train": ("classifier", "classifier+backbone"),
     "consistency": ("l2", "kl"),
 }
+BOUNDS = {
+    name: (0, math.inf) for name in ("warmup_steps", "attack_steps", "eps_discriminator", "eps_source", "eps_target")
+}
+LEAST_CLASSES = 2  # the entropy is a share of log(classes)
 
 
 def default_config() -> ml_collections.ConfigDict:

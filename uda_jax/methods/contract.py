@@ -1,7 +1,9 @@
 """What a method is: what it reads, what it minimises and what it remembers.
 
-A method's file has `default_config()`, its settings, found in the config under the method's name; `CHOICES`, if some of
-them are names: setting -> the names, the default first; and
+A method's file has `default_config()`, its settings, found in the config under the method's name. Of these, one that
+ends in "_aux" weighs the auxiliary level, and "gan" is there if the method has discriminators. It may have `CHOICES`,
+setting -> the names that it may be, the default first; `BOUNDS`, setting -> (least, most); and `LEAST_CLASSES`, how
+many its losses need. And it has
 
     build(config, networks) -> Method
 
@@ -16,7 +18,6 @@ import jax
 
 Scalars = dict[str, jax.Array]
 Tree = Any  # of arrays
-VIEWS = ("image", "weak", "strong")
 
 
 class Stream(NamedTuple):

@@ -14,6 +14,8 @@ from uda_jax.methods.losses import entropy_loss
 from uda_jax.methods.supervised import supervised_loss
 from uda_jax.models.networks import Networks
 
+LEAST_CLASSES = 2  # entropies are shares of log(classes)
+
 
 def default_config() -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict({"lambda_seg_aux": 0.1, "lambda_ent_main": 0.001, "lambda_ent_aux": 0.0002})

@@ -13,6 +13,7 @@ import jax
 import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.profiler import StepTraceAnnotation, TraceAnnotation
 from jax.sharding import Mesh
 
 from uda_jax import runs
@@ -24,7 +25,7 @@ from uda_jax.files import alone
 from uda_jax.methods import build_method
 from uda_jax.models.networks import Networks, build_networks
 from uda_jax.paths import local
-from uda_jax.training import checkpoint
+from uda_jax.training import checkpoint, profiling
 from uda_jax.training.sharding import check_batch_size, make_mesh, prefetch_to_mesh, replicated, split_batch
 from uda_jax.training.signals import stop_signals, stoppable
 from uda_jax.training.state import TrainState, create_state, remember
@@ -43,6 +44,7 @@ class Tools(NamedTuple):
       score: (state, limit=0, samples=None) -> the content of evaluation.json without the step.
       save: (step, state) -> None, in the background.
       stopping: (step) -> whether a signal or a preemption notice came.
+      profile: (step, an array of the newest state) -> None, before every step.
       writer: of the log.
     The first two raise Stopped when `stopping`, the step only before it is compiled.
     """
@@ -51,14 +53,17 @@ class Tools(NamedTuple):
     score: Callable[..., dict[str, Any]]
     save: Callable[[int, TrainState], None]
     stopping: Callable[[int], bool]
+    profile: Callable[[int, jax.Array], None]
     writer: Writer
 
 
-def train(config: ml_collections.ConfigDict, workdir: Path) -> TrainState:
+def train(config: ml_collections.ConfigDict, workdir: Path, profile: range = profiling.NONE) -> TrainState:
     """Trains, or resumes, the run of `config` in `workdir`, evaluates it and returns its last state.
 
     A run that is done is left as it is.
 
+    Args:
+      profile: steps, counted from 0, of which a profile is left in `workdir`/profile.
     Raises:
       Stopped: on SIGTERM, Ctrl-C or a preemption notice, after a checkpoint was written; the same call goes on from
         there, step for step as if it had not stopped.
@@ -84,12 +89,16 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> TrainState:
 
             training_step = stoppable(jit_step(config, networks, mesh), stopped)
             evaluation_step = stoppable(build_evaluation_step(config, networks, mesh), stopped)
-            with Writer(workdir, int(state.step), config.train.steps, config.method) as writer:
+            with (
+                Writer(workdir, int(state.step), config.train.steps, config.method) as writer,
+                profiling.profiler(workdir / "profile", profile, writer.say) as at_step,
+            ):
                 tools = Tools(
                     lambda state, batch: training_step(state, batch, constants),
                     partial(evaluate, config=config, step=evaluation_step, mesh=mesh, stopped=stopped),
                     save,
                     lambda step: stopped() or manager.reached_preemption(step),
+                    at_step,
                     writer,
                 )
                 if start := int(state.step):
@@ -145,9 +154,11 @@ def run_steps(config: ml_collections.ConfigDict, state: TrainState, mesh: Mesh, 
         make_up(config, state, tools)
         clock = time.perf_counter()
         for batch in prefetch_to_mesh(training_batches(config, step), mesh):
+            tools.profile(step, state.step)
             if step >= c.steps or tools.stopping(step):
                 break
-            state, metrics = tools.step(state, batch)
+            with StepTraceAnnotation("train", step_num=step):
+                state, metrics = tools.step(state, batch)
             step += 1
             pending.append(metrics)
             wait(ahead, metrics["loss"])
@@ -155,7 +166,8 @@ def run_steps(config: ml_collections.ConfigDict, state: TrainState, mesh: Mesh, 
             if step % c.log_every == 0 or evaluating or saving:
                 flush(pending, step, tools.writer, images, clock)
                 if saving:
-                    tools.save(step, state)
+                    with TraceAnnotation("save"):
+                        tools.save(step, state)
                 if evaluating:
                     log_score(config, step, state, tools)
                 clock = time.perf_counter()
@@ -181,7 +193,9 @@ def make_up(config: ml_collections.ConfigDict, state: TrainState, tools: Tools) 
 
 
 def log_score(config: ml_collections.ConfigDict, step: int, state: TrainState, tools: Tools) -> None:
-    tools.writer.write(step, {SCORE: tools.score(state, limit=config.eval.limit)["miou"]})
+    with TraceAnnotation("evaluate"):
+        score = tools.score(state, limit=config.eval.limit)["miou"]
+    tools.writer.write(step, {SCORE: score})
 
 
 def flush(pending: list[dict[str, jax.Array]], step: int, writer: Writer, images: int, clock: float) -> None:
@@ -270,7 +284,9 @@ def training_batches(config: ml_collections.ConfigDict, start: int) -> Iterator[
         for name, stream in runs.streams_of(config).items()
     }
     while True:
-        yield {f"{name}_{k}": v for name, batches in streams.items() for k, v in next(batches).items()}
+        with TraceAnnotation("data"):
+            batch = {f"{name}_{k}": v for name, batches in streams.items() for k, v in next(batches).items()}
+        yield batch
 
 
 def check_run(config: ml_collections.ConfigDict, mesh: Mesh) -> dict[str, Any]:

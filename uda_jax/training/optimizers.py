@@ -22,7 +22,8 @@ def poly_schedule(base: float, steps: int, power: float = 0.9) -> Schedule:
     """base * (1 - step / steps) ** power, the DeepLab schedule; zero from `steps` on."""
 
     def schedule(step: jax.Array) -> jax.Array:
-        # Subtracted as integers, so that float32 loses nothing near the end; in the default float from there on.
+        # Subtracted as integers, so that float32 loses nothing near the end, where `optax.polynomial_schedule` of
+        # 250,000 steps is 0.15 % off; in the default float from there on.
         remaining = jnp.maximum(steps - step, 0).astype(jnp.result_type(float))
         return base * (remaining / steps) ** power
 
@@ -98,6 +99,12 @@ def _matches(pattern: str, path: str) -> bool:
         raise UserError(f"config.optimizer.groups: {pattern!r} is no regular expression: {error}") from error
 
 
+def _check_covered(groups: Groups, params: Params) -> None:
+    """Every parameter is in a group, and no group is of another; that none is in two, a dict sees to."""
+    differing = groups.keys() ^ traverse_util.flatten_dict(params).keys()
+    assert not differing, f"groups and parameters differ: {sorted(differing)}"
+
+
 def _listings(path: tuple[str, ...]) -> int:
     """How often AdaptSegNet lists a parameter: its list walks modules inside modules, so that in ResNets every
     convolution of a block is there three times and every downsampling convolution four times; the rest once."""
@@ -120,6 +127,9 @@ def listed_sgd(
     decays: Mapping[tuple[str, ...], float] | None = None,
 ) -> optax.GradientTransformation:
     """PyTorch's SGD with momentum and weight decay, applied once for every time a parameter is listed.
+
+    One transformation for all groups and variants, and not `optax.partition` over chains of optax's: the difference of
+    p before and after is rounded otherwise than -rate * m, and checkpoints hold this state.
 
     Args:
       schedule: learning rate by step.
@@ -150,6 +160,7 @@ def listed_sgd(
 
     def update(grads: Params, state: SGDState, params: Params | None = None) -> tuple[Params, SGDState]:
         assert params is not None
+        _check_covered(groups, params)
         g, m, p = (traverse_util.flatten_dict(tree) for tree in (grads, state.momentum, params))
         pairs = {path: update_one(path, g[path], m[path], p[path], state.step) for path in p}
         updates = traverse_util.unflatten_dict({k: u for k, (u, _) in pairs.items()})
@@ -176,6 +187,7 @@ def adamw(
 
     def update(grads: Params, state: Any, params: Params | None = None) -> tuple[Params, Any]:
         assert params is not None
+        _check_covered(groups, params)
         rate = schedule(state.count)
         directions, state = inner.update(grads, state, params)
         d, p = (traverse_util.flatten_dict(tree) for tree in (directions, params))

@@ -11,7 +11,7 @@ import jax
 import ml_collections
 import optax
 
-from uda_jax.methods import Context, build_method
+from uda_jax.methods import Context, Method, build_method
 from uda_jax.methods.contract import Scalars
 from uda_jax.models.networks import Networks
 from uda_jax.training.optimizers import build_optimizers, segmenter_schedule
@@ -41,8 +41,8 @@ def build_step(config: ml_collections.ConfigDict, networks: Networks) -> Callabl
     The batch holds what the method's streams say (see `methods.contract.Stream`), `constants` what its `init_constants`
     made. Metrics are scalars.
     """
-    gradients, update = build_gradients(config, networks), build_update(config)
     method = build_method(config, networks)
+    gradients, update = _gradients(config, method), build_update(config)
 
     def step(state: TrainState, batch: Batch, constants: Any = {}) -> tuple[TrainState, Scalars]:  # noqa: B006
         grads, metrics = gradients(state, batch, constants)
@@ -67,8 +67,10 @@ def context_of(config: ml_collections.ConfigDict, state: TrainState, batch: Batc
 
 def build_gradients(config: ml_collections.ConfigDict, networks: Networks) -> Callable[..., tuple[Gradients, Scalars]]:
     """The first half of a step: (state, batch, constants = {}) -> (gradients of both players, metrics)."""
-    method = build_method(config, networks)
+    return _gradients(config, build_method(config, networks))
 
+
+def _gradients(config: ml_collections.ConfigDict, method: Method) -> Callable[..., tuple[Gradients, Scalars]]:
     def gradients(state: TrainState, batch: Batch, constants: Any = {}) -> tuple[Gradients, Scalars]:  # noqa: B006
         context = context_of(config, state, batch, constants)
         (loss, aux), grads = jax.value_and_grad(method.segmenter_loss, has_aux=True)(state.params, context)

@@ -1,6 +1,6 @@
 """Named arrays in a file, .npz or .safetensors: the one place that reads and writes both.
 
-Needs NumPy alone, and this file can be copied out of the package: `read_arrays("weights.npz")` gives what
+Reading needs NumPy alone, and this file can be copied out of the package: `read_arrays("weights.npz")` gives what
 `python -m uda_jax.export` wrote. docs/weights.md describes names, layouts and metadata.
 """
 
@@ -148,16 +148,7 @@ def _read_tensor(file: IO[bytes], name: str, entry: dict[str, Any], start: int, 
 
 
 def _write_safetensors(file: IO[bytes], arrays: Arrays, text: str) -> None:
-    names = {kind: name for name, kind in DTYPES.items()}
-    header: dict[str, Any] = {METADATA: {"uda_jax": text}}
-    end = 0
-    order = sorted(arrays, key=lambda name: -arrays[name].itemsize)  # keeps every array aligned
-    for name in order:
-        array = arrays[name]
-        begin, end = end, end + array.nbytes
-        header[name] = {"dtype": names[array.dtype.str], "shape": list(array.shape), "data_offsets": [begin, end]}
-    encoded = json.dumps(header).encode()
-    encoded += b" " * (-len(encoded) % 8)
-    file.write(len(encoded).to_bytes(8, "little") + encoded)
-    for name in order:
-        file.write(arrays[name].tobytes())
+    from safetensors.numpy import save  # here, since reading needs NumPy alone
+
+    whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}  # it copies memory as it lies
+    file.write(save(whole, {"uda_jax": text}))

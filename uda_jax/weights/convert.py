@@ -94,12 +94,12 @@ def convert(
     arrays, halves = names.as_float32(arrays)
     shapes_say = names.architecture(arrays, source)
     model = shapes_say | style
-    config = read_config(config_file) if config_file else config_for(model, arrays)
+    config = config_of_file(config_file) if config_file else config_for(model, arrays)
     own = BACKBONES[model["backbone"]].own
     if not any(trees.covers(module, arrays) for module in own):
         skip = (*skip, *own)  # a classifier's are layers of another size, if it has any
     wanted = trees.shapes(jax.eval_shape(functools.partial(create_state, config, build_networks(config))))
-    _check_skip(skip, [*arrays, *wanted])
+    trees.check_skip(skip, [*arrays, *wanted], "--skip")
     found = trees.match(arrays, wanted, skip)
     if found.missing or found.wrong or not found.loaded:
         raise UserError(_misfit(source, found, arrays, wanted, _differing(shapes_say, config.model)))
@@ -114,7 +114,7 @@ def convert(
     return _report(source, to, found, sum(name in halves for name in kept), lines)
 
 
-def read_config(file: str) -> ConfigDict:
+def config_of_file(file: str) -> ConfigDict:
     """`get_config()` of a file of configs/.
 
     Raises:
@@ -162,13 +162,6 @@ def _check_dilations(source: str, model: dict[str, Any], config: ConfigDict) -> 
         )
 
 
-def _check_skip(skip: tuple[str, ...], known: list[str]) -> None:
-    for prefix in skip:
-        if prefix not in trees.PARTS and not trees.covers(prefix, known):
-            parts = list(dict.fromkeys(name.split(".")[0] for name in known))
-            raise UserError(f"--skip={prefix}: nothing begins with that; known are {', '.join(parts)}")
-
-
 def _differing(settings: dict[str, Any], section: ConfigDict) -> dict[str, Any]:
     """The settings that have another value in a section of the config."""
     return {k: v for k, v in settings.items() if section[k] != v}
@@ -178,13 +171,10 @@ def _misfit(source: str, found: trees.Match, arrays: Arrays, wanted: Shapes, oth
     """What does not fit, and the ways out; `other` are settings that the shapes contradict."""
     lines = [f"{source} does not fit the model; nothing was written:", trees.report(found)]
     bad = [*found.missing, *found.wrong]
-    for part in dict.fromkeys(trees.part_of(name) for name in bad):
-        bias = f"{part}.0.bias"
-        if part == "backbone" and other:
-            lines.append(f"By their shapes the weights want {' '.join(_lines('model', other))}")
-        elif bias in found.wrong and arrays[bias].shape != wanted[bias]:
-            theirs, (ours,) = len(arrays[bias]), wanted[bias]
-            lines.append(f"Its {part} has {theirs} classes, the model {ours}: model.num_classes of a --config.")
+    if other and any(trees.part_of(name) == "backbone" for name in bad):
+        lines.append(f"By their shapes the weights want {' '.join(_lines('model', other))}")
+    if classes := trees.other_classes(found, arrays, wanted):
+        lines += [*classes, "Another number of classes can be set in a --config."]
     tops = dict.fromkeys(map(_top, bad or arrays))
     lines.append(f"To leave out what does not fit: --skip={','.join(tops)}" if bad else "Everything is skipped.")
     return "\n".join(lines)

@@ -192,7 +192,7 @@ def load_pretrained(state: Any, file: str, model: Any = None, say: Callable[[str
     arrays, metadata = read_arrays(file)
     skip = () if model is None else tuple(model.pretrained_skip)
     wanted = shapes(state)
-    _check_skip(skip, [*arrays, *wanted])
+    check_skip(skip, [*arrays, *wanted], "config.model.pretrained_skip")
     found = match(arrays, wanted, skip)
     if found.missing or found.wrong:
         raise UserError(_misfit(file, found, arrays, wanted, skip))
@@ -252,12 +252,7 @@ def _misfit(
     skip: tuple[str, ...],
 ) -> str:
     """What does not fit, why as far as it can be told, and the settings that would help."""
-    lines = [f"{file} does not fit the networks of this run:", report(found)]
-    heads = {part_of(n): n for n in found.wrong if n in wanted and part_of(n) in PARTS and n.endswith(".bias")}
-    for part, name in heads.items():
-        theirs, ours = (str(shape[0]) if len(shape) == 1 else "no" for shape in (arrays[name].shape, wanted[name]))
-        if theirs != ours:
-            lines.append(f"Its {part} tells {theirs} classes apart, config.model.num_classes is {ours}.")
+    lines = [f"{file} does not fit the networks of this run:", report(found), *other_classes(found, arrays, wanted)]
     bad = [*found.missing, *found.wrong]
     parts = dict.fromkeys(name.split(".")[0] for name in sorted(bad, key=_rank))
     if any(part_of(name) == "backbone" for name in bad):
@@ -268,12 +263,24 @@ def _misfit(
     return "\n".join(lines)
 
 
-def _check_skip(skip: tuple[str, ...], known: list[str]) -> None:
-    """Raises UserError for a prefix that names nothing, in the file or in the model."""
+def other_classes(found: Match, arrays: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """A line for every head of a file that tells another number of classes apart than the model's."""
+    lines = []
+    heads = {part_of(n): n for n in found.wrong if n in wanted and part_of(n) in PARTS and n.endswith(".bias")}
+    for part, name in heads.items():
+        theirs, ours = (str(shape[0]) if len(shape) == 1 else "no" for shape in (arrays[name].shape, wanted[name]))
+        if theirs != ours:
+            lines.append(f"Its {part} has {theirs} classes, the model {ours} (config.model.num_classes).")
+    return lines
+
+
+def check_skip(skip: Iterable[str], known: Iterable[str], setting: str) -> None:
+    """Raises UserError for a prefix in `setting` that names nothing of what is known, in the file or in the model."""
+    known = list(known)
     for prefix in skip:
         if prefix not in PARTS and not covers(prefix, known):
             parts = ", ".join(dict.fromkeys([*(name.split(".")[0] for name in known), *PARTS]))
-            raise UserError(f"config.model.pretrained_skip names {prefix!r}, which nothing begins with; known: {parts}")
+            raise UserError(f"{setting} names {prefix!r}, which nothing begins with; known: {parts}")
 
 
 def _advice(file: str, loaded: set[str], metadata: Mapping[str, Any], model: Any) -> list[str]:
