@@ -121,11 +121,11 @@ def test_files_that_are_no_config(content: str, words: str, tmp_path: Path) -> N
         (["--config=configs/dmo.py"], "--config=configs/dmo.py: no such file; did you mean configs/demo.py?"),
         (["--config", "/nowhere/x.py"], "--config=/nowhere/x.py: no such file"),
         (["--config=configs/demo.py:x"], "get_config() takes 0 positional arguments"),
-        (["--config=configs/demo.py", "--workdir=gs://bucket/x"], "--workdir=gs://bucket/x: only local paths"),
+        (["--config=configs/demo.py", "--workdir=gs:bucket/x"], "--workdir=gs:bucket/x: did you mean gs://bucket/x?"),
         (["--config=gs://bucket/x.py"], "--config=gs://bucket/x.py: only local paths"),
         (
-            ["--config=configs/demo.py", "--config.model.pretrained=gs://bucket/x.npz"],
-            "--config.model.pretrained=gs://bucket/x.npz: only local paths",
+            ["--config=configs/demo.py", "--config.model.pretrained=s3://bucket/x.npz"],
+            "--config.model.pretrained=s3://bucket/x.npz: local paths and gs:// are read",
         ),
     ],
 )

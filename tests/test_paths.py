@@ -1,20 +1,46 @@
 """uda_jax.paths: which paths are taken, and which encodings of a text file."""
 
+import os
+
 import pytest
 
 from uda_jax.errors import UserError
-from uda_jax.paths import answering, local, read_text, records_dir
+from uda_jax.paths import answering, is_remote, local, read_text, records_dir, to_path, user_path
 
 
-@pytest.mark.parametrize("text", ["gs://bucket/data", "s3://b", "gs:/bucket/data", "HDFS://host/x", "file:///tmp/x"])
-def test_addresses_are_refused_and_the_ways_out_named(text):
-    with pytest.raises(UserError, match=r"--out=.*only local paths.*gcsfuse.*\./"):
+@pytest.mark.parametrize("text", ["gs://bucket/data", "s3://b", "gs:/bucket/data", "gs:bucket", "HDFS://host/x"])
+def test_addresses_are_refused_where_only_disks_will_do(text):
+    with pytest.raises(UserError, match=r"--out=.*only local paths.*gcloud storage cp -r.*\./"):
         local(text, "--out")
+
+
+@pytest.mark.parametrize("text", ["s3://b/x", "hdfs://host/x", "FILE:///tmp/x", "s3:b", "https://storage/x"])
+def test_other_stores_are_refused_and_the_way_out_named(text):
+    with pytest.raises(UserError, match=rf"--workdir={text}: .*{text.split(':')[0].lower()}:// is not.*Mount.*\./"):
+        user_path(text, "--workdir")
+
+
+@pytest.mark.parametrize("text", ["gs:/bucket/x", "gs:bucket/x", "GS://bucket/x", " gs://bucket/x", "gs:///bucket/x"])
+def test_mistyped_addresses_are_told(text):
+    with pytest.raises(UserError, match=rf"--workdir={text}: did you mean gs://bucket/x\?"):
+        user_path(text, "--workdir")
+    with pytest.raises(UserError, match=r"did you mean gs://BUCKET/...\?"):
+        user_path("gs://", "--workdir")
 
 
 @pytest.mark.parametrize("text", ["data", "./gs:/bucket", "/tmp/a:b/c", "a b", "C:/data", "keras:ResNet50", "x/gs:/y"])
 def test_local_paths_are_taken_as_they_are(text):
-    assert str(local(text, "--out")) == text.removeprefix("./")
+    for path in (local(text, "--out"), user_path(text, "--out")):
+        assert str(path) == text.removeprefix("./")
+        assert not is_remote(path)
+
+
+@pytest.mark.parametrize("text", ["/gs/bucket/x", "/s3/bucket/x"])
+def test_where_buckets_are_mounted_is_a_disk(text):
+    """To epath /gs/bucket is gs://bucket."""
+    for path in (user_path(text, "--workdir"), to_path(to_path(text)) / "y", to_path(os.path.abspath(to_path(text)))):
+        assert not is_remote(path)
+        assert os.path.samefile("/", path.parts[0]) and path.parts[1:3] == tuple(text.split("/")[1:3])
 
 
 def test_a_tilde_is_the_home_directory_and_one_in_the_way_a_name(tmp_path, monkeypatch):

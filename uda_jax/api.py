@@ -30,7 +30,9 @@ from flax import traverse_util
 import uda_jax
 from uda_jax.config import check_config, check_values, check_x64, default_config, fill
 from uda_jax.errors import UserError
+from uda_jax.files import fetched
 from uda_jax.models.networks import Networks, build_networks
+from uda_jax.paths import to_path
 from uda_jax.training.state import INITIAL, TrainState, run_key
 from uda_jax.weights import trees
 from uda_jax.weights.arrays import Arrays, read_arrays
@@ -113,7 +115,8 @@ def load_segmenter(file: str | Path, config: ml_collections.ConfigDict | None = 
       UserError: no such file, a damaged one, one without metadata, of another version or of another model; says which
         and what to do.
     """
-    arrays, metadata = read_arrays(file)
+    with fetched(to_path(file)) as here:
+        arrays, metadata = read_arrays(here)
     if config is None:
         config = _config_of(metadata, file)
     check_x64(config.model)

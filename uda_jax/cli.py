@@ -15,7 +15,7 @@ import jax
 from absl import app, flags, logging
 
 from uda_jax.errors import STOPPED, Stopped, UserError
-from uda_jax.paths import REMOTE
+from uda_jax.paths import REMOTE, answering
 
 
 def run(command: Callable[[], None]) -> None:
@@ -41,14 +41,15 @@ def run(command: Callable[[], None]) -> None:
 def answered(command: Callable[[], None], stopped: str = "stopped") -> int:
     """Runs `command`; the exit status: 0, or with a message 2 for a user's mistake, `STOPPED` or 130 (Ctrl-C).
 
-    What the system says of files and disks is the user's to mend as well: full, read-only, not permitted.
+    What disks and object stores say is the user's to mend as well: full, read-only, not permitted.
 
     Args:
       stopped: the message for Ctrl-C.
     """
     try:
-        command()
-    except (UserError, OSError) as e:
+        with answering():
+            command()
+    except UserError as e:
         print(printable(f"error: {e}"), file=sys.stderr)
         return 2
     except Stopped as e:
@@ -83,6 +84,7 @@ def leave(status: int) -> NoReturn:
 
 def parse(argv: Sequence[str]) -> list[str]:
     """Flags out of `argv`; what is wrong with them, or with the config's file, becomes a message."""
+    argv = [_at_home(argument) for argument in argv]
     config = _config_file(argv)
     if config is not None and not os.path.isfile(config):
         if REMOTE.match(config):
@@ -93,6 +95,12 @@ def parse(argv: Sequence[str]) -> list[str]:
         return list(flags.FLAGS(argv))
     except Exception as e:  # a config is a program: it may raise anything
         fail(_in_config(config, e) or _message(e).replace("module 'config_config'", f"--config={config}:"))
+
+
+def _at_home(argument: str) -> str:
+    """--config=~/x.py with the home directory, which shells put in for a "~" at the start of a word alone."""
+    flag, equals, value = argument.partition("=")
+    return f"{flag}={os.path.expanduser(value)}" if equals and flag in ("--config", "-config") else argument
 
 
 def _config_file(argv: Sequence[str]) -> str | None:

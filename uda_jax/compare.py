@@ -5,15 +5,14 @@ The oracle is source-only training on `config.data.oracle`, the labelled target:
 besides evaluation.
 """
 
-from pathlib import Path
-
 import ml_collections
 from absl import flags
+from etils import epath
 from ml_collections import config_flags
 
 from uda_jax import cli
 from uda_jax.config import without_idle
-from uda_jax.paths import local
+from uda_jax.paths import user_path
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Gets one directory a seed and run, and report.html.")
@@ -30,7 +29,7 @@ def contenders(config: ml_collections.ConfigDict) -> dict[str, ml_collections.Co
     return {label: run for label, run in runs.items() if label != "source_only"}
 
 
-def compare(config: ml_collections.ConfigDict, workdir: Path, seeds: int = 1) -> dict[str, list[Path]]:
+def compare(config: ml_collections.ConfigDict, workdir: epath.Path, seeds: int = 1) -> dict[str, list[epath.Path]]:
     """Trains every contender with every seed and reports; returns the runs' directories by label.
 
     Raises:
@@ -41,7 +40,7 @@ def compare(config: ml_collections.ConfigDict, workdir: Path, seeds: int = 1) ->
     from uda_jax.training.loop import check_run, train
     from uda_jax.training.sharding import make_mesh
 
-    directories: dict[str, list[Path]] = {}
+    directories: dict[str, list[epath.Path]] = {}
     planned = []
     for seed in range(config.seed, config.seed + seeds):
         for label, run in contenders(config).items():
@@ -60,7 +59,7 @@ def compare(config: ml_collections.ConfigDict, workdir: Path, seeds: int = 1) ->
 
 
 def main() -> None:
-    compare(CONFIG.value, local(str(WORKDIR.value), "--workdir"), SEEDS.value)
+    compare(CONFIG.value, user_path(WORKDIR.value, "--workdir"), SEEDS.value)
 
 
 def script() -> None:

@@ -9,21 +9,22 @@ import json
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 import uda_jax
 from uda_jax import cli
 from uda_jax.config import check_values, default_config, fill
 from uda_jax.errors import UserError
+from uda_jax.files import AnyPath, sent
 from uda_jax.methods import build_method
 from uda_jax.models.networks import build_networks
-from uda_jax.paths import local
+from uda_jax.paths import to_path, user_path
 from uda_jax.training import checkpoint
 from uda_jax.training.state import TrainState, create_state
 from uda_jax.weights.arrays import SUFFIXES, check_suffix, write_arrays
@@ -36,9 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     jax.config.update("jax_platforms", "cpu")  # leaves the accelerator to a run that may still be training
 
     def command() -> None:
-        target = local(args.out, "--out") if args.out else None
-        out = export(local(args.checkpoint, "--checkpoint"), args.format, target, args.step)
-        print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
+        target = user_path(args.out, "--out") if args.out else None
+        out = export(user_path(args.checkpoint, "--checkpoint"), args.format, target, args.step)
+        print(f"wrote {out} ({out.stat().length / 1e6:.1f} MB)")
 
     return cli.answered(command)
 
@@ -54,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def export(workdir: Path, format: str | None = None, out: Path | None = None, step: int | None = None) -> Path:
+def export(
+    workdir: epath.PathLike, format: str | None = None, out: epath.PathLike | None = None, step: int | None = None
+) -> epath.Path:
     """Writes segmenter and discriminators of a run's checkpoint, with what it takes to use them; returns the file.
 
     Args:
@@ -65,6 +68,7 @@ def export(workdir: Path, format: str | None = None, out: Path | None = None, st
     Raises:
       UserError: no run, no such checkpoint, one that does not fit the run's config, or a bad `format` or `out`.
     """
+    workdir, out = to_path(workdir), to_path(out) if out else None
     suffix = f".{format}" if format else out.suffix if out else ".npz"
     if check_suffix(out or f"weights{suffix}").suffix != check_suffix(f"weights{suffix}").suffix:
         raise UserError(f"--out={out} has another suffix than --format={format}; leave one of them out")
@@ -73,11 +77,12 @@ def export(workdir: Path, format: str | None = None, out: Path | None = None, st
     state = restore_weights(workdir, config, step)
     state = state.replace(**build_method(config, build_networks(config)).evaluated(state))
     out = out or workdir / f"weights-{step}{suffix}"
-    write_arrays(out, to_arrays(state), metadata_of(workdir, config, step))
+    with sent(out) as file:
+        write_arrays(file, to_arrays(state), metadata_of(workdir, config, step))
     return out
 
 
-def metadata_of(workdir: Path, config: ml_collections.ConfigDict, step: int) -> dict[str, Any]:
+def metadata_of(workdir: AnyPath, config: ml_collections.ConfigDict, step: int) -> dict[str, Any]:
     """What a user of the weights must know; docs/weights.md explains each entry."""
     model = config.model
     return {
@@ -93,7 +98,7 @@ def metadata_of(workdir: Path, config: ml_collections.ConfigDict, step: int) -> 
     }
 
 
-def class_names(workdir: Path, step: int, num_classes: int) -> list[str]:
+def class_names(workdir: AnyPath, step: int, num_classes: int) -> list[str]:
     """By train id, as the checkpoint of `step` has them.
 
     One from before checkpoints knew their classes has those of the run's evaluation, or before any numbers.
@@ -102,7 +107,7 @@ def class_names(workdir: Path, step: int, num_classes: int) -> list[str]:
     return list(names) if len(names) == num_classes else [f"class {i}" for i in range(num_classes)]
 
 
-def _evaluated_classes(path: Path) -> list[str]:
+def _evaluated_classes(path: AnyPath) -> list[str]:
     if not path.exists():
         return []
     try:
@@ -111,7 +116,7 @@ def _evaluated_classes(path: Path) -> list[str]:
         raise UserError(f"{path} is damaged ({e}); the same training command writes it anew") from e
 
 
-def read_config(workdir: Path) -> ml_collections.ConfigDict:
+def read_config(workdir: AnyPath) -> ml_collections.ConfigDict:
     """The config of a training run; settings that are newer than the run have their defaults.
 
     Raises:
@@ -133,7 +138,7 @@ def read_config(workdir: Path) -> ml_collections.ConfigDict:
     return config
 
 
-def find_step(workdir: Path, step: int | None = None) -> int:
+def find_step(workdir: AnyPath, step: int | None = None) -> int:
     """The newest step that has a checkpoint, or `step` if it has one.
 
     Raises:
@@ -147,7 +152,7 @@ def find_step(workdir: Path, step: int | None = None) -> int:
     return found[-1] if step is None else step
 
 
-def restore_weights(workdir: Path, config: ml_collections.ConfigDict, step: int) -> TrainState:
+def restore_weights(workdir: AnyPath, config: ml_collections.ConfigDict, step: int) -> TrainState:
     """The run's state at a step with its weights as NumPy arrays, on whatever devices they were trained.
 
     All else in the state is abstract: the optimizers' part of a checkpoint is not read.
@@ -155,7 +160,7 @@ def restore_weights(workdir: Path, config: ml_collections.ConfigDict, step: int)
     Raises:
       UserError: the checkpoint cannot be read or is not one of `config`.
     """
-    path = (workdir / "checkpoints" / str(step) / "default").absolute()
+    path = checkpoint.directory_of(workdir) / str(step) / "default"
     with jax.enable_x64(True):  # so that float64 runs have their own dtype
         state = jax.eval_shape(partial(create_state, config, build_networks(config)))
     handler = ocp.PyTreeCheckpointHandler()

@@ -5,7 +5,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from uda_jax import cli
-from uda_jax.paths import local
+from uda_jax.paths import user_path
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and pictures go; resumes what is there.")
@@ -21,7 +21,7 @@ def main() -> None:
     from uda_jax.training.profiling import parse_steps
 
     profile = parse_steps(PROFILE.value, CONFIG.value.train.steps)
-    train(CONFIG.value, local(str(WORKDIR.value), "--workdir"), profile)
+    train(CONFIG.value, user_path(WORKDIR.value, "--workdir"), profile)
 
 
 def script() -> None:

@@ -14,7 +14,6 @@ import hashlib
 import importlib.metadata
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -25,7 +24,7 @@ from uda_jax.config import differences
 from uda_jax.data import pipeline
 from uda_jax.errors import UserError
 from uda_jax.evaluation.evaluate import class_names
-from uda_jax.files import to_json, write_whole
+from uda_jax.files import AnyPath, to_json, write_whole
 from uda_jax.methods import Stream, build_method
 from uda_jax.models.networks import build_networks
 from uda_jax.training import checkpoint
@@ -51,7 +50,7 @@ def describe(config: ml_collections.ConfigDict) -> dict[str, Any]:
     }
 
 
-def check_owner(workdir: Path, config: ml_collections.ConfigDict, found: dict[str, Any]) -> dict[str, Any]:
+def check_owner(workdir: AnyPath, config: ml_collections.ConfigDict, found: dict[str, Any]) -> dict[str, Any]:
     """Checks that a workdir is free, or this very run's; returns what its newest checkpoint says of it, {} if free.
 
     Args:
@@ -83,7 +82,7 @@ def check_owner(workdir: Path, config: ml_collections.ConfigDict, found: dict[st
     return about
 
 
-def check_constants(workdir: Path, before: dict[str, Any], constants: Any) -> dict[str, str]:
+def check_constants(workdir: AnyPath, before: dict[str, Any], constants: Any) -> dict[str, str]:
     """{"constants": a digest of what the method keeps frozen}, {} for nothing.
 
     Args:
@@ -105,7 +104,7 @@ def check_constants(workdir: Path, before: dict[str, Any], constants: Any) -> di
     return {"constants": digest.hexdigest()}
 
 
-def claim(workdir: Path, config: ml_collections.ConfigDict) -> None:
+def claim(workdir: AnyPath, config: ml_collections.ConfigDict) -> None:
     """Writes config.json, to be called before a checkpoint is; only the first one's counts.
 
     Scores in a workdir without checkpoints are those of a run that was there before: they are removed.
@@ -117,7 +116,7 @@ def claim(workdir: Path, config: ml_collections.ConfigDict) -> None:
         write_whole(path, to_json(config.to_dict(), indent=2) + "\n")
 
 
-def finished(workdir: Path, steps: int) -> dict[str, Any] | None:
+def finished(workdir: AnyPath, steps: int) -> dict[str, Any] | None:
     """The evaluation of a run that was trained for `steps` or longer and scored; None if that is still to be done.
 
     It must be of the newest checkpoint, not of one that was removed since.
@@ -145,7 +144,7 @@ def clock(before: dict[str, Any], started: float, trained: bool = True) -> dict[
     }
 
 
-def write_run(workdir: Path, about: dict[str, Any], state: Any) -> None:
+def write_run(workdir: AnyPath, about: dict[str, Any], state: Any) -> None:
     """run.json of a run that is done.
 
     Args:

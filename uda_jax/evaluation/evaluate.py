@@ -1,7 +1,7 @@
 """Scores a segmenter on a labelled split: confusion matrix on device, every image counted once."""
 
+import io
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from PIL import Image
 from uda_jax.data import labels, pipeline
 from uda_jax.errors import Stopped, UserError
 from uda_jax.evaluation.metrics import confusion_matrix, iou_per_class, mean_iou
-from uda_jax.files import to_json, write_whole
+from uda_jax.files import AnyPath, make_directory, to_json, write_whole
 from uda_jax.methods import build_method
 from uda_jax.models.networks import Networks
 from uda_jax.training.sharding import replicated, split_batch, to_mesh
@@ -49,7 +49,7 @@ def evaluate(
     step: Callable[..., Any],
     mesh: Mesh,
     limit: int = 0,
-    samples: Path | None = None,
+    samples: AnyPath | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """One pass over `config.data.eval`; the result is the content of evaluation.json without the step.
@@ -70,7 +70,7 @@ def evaluate(
         arrays = {k: batch[k] for k in ("image", "label", "mask")}
         confusion, predictions = step(state, to_mesh(arrays, mesh))
         total += np.asarray(confusion, np.int64)
-        if samples is not None and images < config.eval.samples:
+        if samples is not None and jax.process_index() == 0 and images < config.eval.samples:
             local = np.concatenate([s.data for s in predictions.addressable_shards])
             _save_samples(samples, batch, local, config.eval.samples - images, labels.palette(names))
         images += int(batch["mask"].sum())
@@ -161,19 +161,25 @@ def _batches(config: ml_collections.ConfigDict, limit: int) -> Iterator[dict[str
 
 
 def _save_samples(
-    directory: Path, batch: dict[str, Any], predictions: np.ndarray, count: int, palette: np.ndarray
+    directory: AnyPath, batch: dict[str, Any], predictions: np.ndarray, count: int, palette: np.ndarray
 ) -> None:
     """<id>_image.png, <id>_truth.png and <id>_prediction.png of the batch's first `count` real images."""
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     for i in np.flatnonzero(batch["mask"])[:count]:
         stem = batch["id"][i].replace("/", "_")
-        Image.fromarray(batch["image"][i]).save(directory / f"{stem}_image.png")
+        write_whole(directory / f"{stem}_image.png", _png(Image.fromarray(batch["image"][i])))
         for name, ids in (("truth", batch["label"][i]), ("prediction", predictions[i])):
             picture = Image.fromarray(ids.astype(np.uint8))
             picture.putpalette(palette.ravel().tolist())
-            picture.save(directory / f"{stem}_{name}.png")
+            write_whole(directory / f"{stem}_{name}.png", _png(picture))
 
 
-def write_evaluation(result: dict[str, Any], step: int, path: Path) -> None:
+def _png(picture: Image.Image) -> bytes:
+    encoded = io.BytesIO()
+    picture.save(encoded, "png")
+    return encoded.getvalue()
+
+
+def write_evaluation(result: dict[str, Any], step: int, path: AnyPath) -> None:
     """evaluation.json, which the report reads."""
     write_whole(path, to_json({"step": step, **result}, indent=1) + "\n")

@@ -2,24 +2,26 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
+from etils import epath
 
 from uda_jax.errors import UserError
+from uda_jax.files import entries
+from uda_jax.paths import to_path
 
 SOURCE, ORACLE = "source-only", "oracle"
 SMALLEST_GAP = 0.01  # mean IoU: below it a share of the gap is noise
 
 Lines = Sequence[Mapping[str, Any]]  # the parsed lines of one metrics.jsonl
-Runs = Mapping[str, Sequence[Path]]  # label -> workdirs, one a seed, in display order
+Runs = Mapping[str, Sequence[epath.PathLike]]  # label -> workdirs, one a seed, in display order
 
 
 class Run(NamedTuple):
     """What a workdir holds; optional files that are missing are empty."""
 
-    workdir: Path
+    workdir: epath.Path
     evaluation: dict[str, Any]
     config: dict[str, Any]
     facts: dict[str, Any]  # run.json
@@ -40,7 +42,7 @@ def read_runs(runs: Runs) -> dict[str, list[Run]]:
     if not runs or empty:
         which = f"label {empty[0]!r} has no workdir" if empty else "no runs given"
         raise UserError(f'{which}; expected LABEL=WORKDIR[,WORKDIR...], as in "source-only=runs/source_only"')
-    read = {label: [_read_run(Path(workdir)) for workdir in workdirs] for label, workdirs in runs.items()}
+    read = {label: [_read_run(to_path(workdir)) for workdir in workdirs] for label, workdirs in runs.items()}
     first, *others = flat(read)
     for run in others:
         if run.evaluation["classes"] != first.evaluation["classes"]:
@@ -52,10 +54,10 @@ def read_runs(runs: Runs) -> dict[str, list[Run]]:
     return read
 
 
-def _read_run(workdir: Path) -> Run:
+def _read_run(workdir: epath.Path) -> Run:
     lines = _read_lines(workdir / "metrics.jsonl")
     steps = [line["step"] for line in lines if isinstance(line.get("step"), int)]
-    steps += [int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdecimal()]
+    steps += [int(path.name) for path in entries(workdir / "checkpoints") if path.name.isdecimal()]
     return Run(
         workdir,
         _read_evaluation(workdir / "evaluation.json"),
@@ -66,7 +68,7 @@ def _read_run(workdir: Path) -> Run:
     )
 
 
-def _read_evaluation(path: Path) -> dict[str, Any]:
+def _read_evaluation(path: epath.Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(
             f"{path}: not found; expected the scores that training writes at its end. Finish the run by its "
@@ -93,7 +95,7 @@ def _are_names(value: Any) -> TypeGuard[list[str]]:
     return isinstance(value, list) and len(value) > 0 and all(isinstance(name, str) for name in value)
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def _read_object(path: epath.Path) -> dict[str, Any]:
     """The JSON object in a file, {} if there is no such file."""
     if not path.is_file():
         return {}
@@ -106,10 +108,10 @@ def _read_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
+def _read_lines(path: epath.Path) -> list[dict[str, Any]]:
     """The objects of a JSON-lines file; lines that are not whole are skipped: a killed run leaves such."""
     lines = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+    for line in path.read_bytes().decode(errors="replace").splitlines() if path.is_file() else ():
         try:
             value = json.loads(line)
         except ValueError:

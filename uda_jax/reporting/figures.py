@@ -5,8 +5,8 @@ state), or None if there is nothing to draw. Colours are those of Okabe and Ito 
 readers: source-only orange, oracle green, adapted runs the others.
 """
 
+import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,6 +17,7 @@ from PIL import Image
 
 from uda_jax.data import labels
 from uda_jax.errors import UserError
+from uda_jax.files import AnyPath, entries
 from uda_jax.reporting.comparison import ORACLE, SOURCE, Lines, series, spread
 
 ROLE_COLORS = {SOURCE: "#E69F00", ORACLE: "#009E73"}
@@ -113,7 +114,7 @@ def per_class(ious: Mapping[str, np.ndarray], names: Sequence[str]) -> Figure:
     return figure
 
 
-def strips(samples: Mapping[str, Path], classes: Sequence[str]) -> Figure | None:
+def strips(samples: Mapping[str, AnyPath], classes: Sequence[str]) -> Figure | None:
     """Rows are the fixed evaluation images (at most 8); columns are image, truth and each label's prediction.
 
     Args:
@@ -123,7 +124,8 @@ def strips(samples: Mapping[str, Path], classes: Sequence[str]) -> Figure | None
     Raises:
       UserError: a picture cannot be read.
     """
-    ids = sorted({p.name.removesuffix("_image.png") for d in samples.values() for p in d.glob("*_image.png")})
+    names = (path.name for directory in samples.values() for path in entries(directory))
+    ids = sorted({name.removesuffix("_image.png") for name in names if name.endswith("_image.png")})
     palette = labels.palette(classes)
     grid = [_strip(samples, name, palette) for name in ids[:MAX_STRIPS]]
     if not grid:
@@ -149,7 +151,7 @@ def strips(samples: Mapping[str, Path], classes: Sequence[str]) -> Figure | None
     return figure
 
 
-def _strip(samples: Mapping[str, Path], name: str, palette: np.ndarray) -> list[np.ndarray | None]:
+def _strip(samples: Mapping[str, AnyPath], name: str, palette: np.ndarray) -> list[np.ndarray | None]:
     """One row of cells, uint8 [H, W, 3] each; image and truth come from the first label that has them."""
 
     def first(kind: str) -> np.ndarray | None:
@@ -160,12 +162,12 @@ def _strip(samples: Mapping[str, Path], name: str, palette: np.ndarray) -> list[
     return [first("image"), first("truth"), *predictions]
 
 
-def _pixels(path: Path, palette: np.ndarray) -> np.ndarray | None:
+def _pixels(path: AnyPath, palette: np.ndarray) -> np.ndarray | None:
     """RGB uint8 [H, W, 3] of a picture, None if there is no such file; grey label maps get the palette [256, 3]."""
     if not path.is_file():
         return None
     try:
-        with Image.open(path) as picture:
+        with Image.open(io.BytesIO(path.read_bytes())) as picture:
             if picture.mode == "L" and not path.name.endswith("_image.png"):
                 return palette[np.asarray(picture)]
             return np.asarray(picture.convert("RGB"))

@@ -9,16 +9,18 @@ special: with both present, the report says which share of the gap between them 
 import argparse
 import base64
 import html
+import io
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from uda_jax.errors import UserError
-from uda_jax.paths import local
+from uda_jax.files import make_directory, write_whole
+from uda_jax.paths import answering, to_path, user_path
 from uda_jax.reporting import figures
 from uda_jax.reporting.comparison import (
     Read,
@@ -44,7 +46,7 @@ RUN_COLUMNS = (
 )  # fmt: skip
 
 
-def write_report(runs: Runs, out: Path, title: str) -> Path:
+def write_report(runs: Runs, out: epath.PathLike, title: str) -> epath.Path:
     """Writes report.html (self-contained), per_class.png and, given their data, curves.png and strips.png.
 
     Args:
@@ -58,10 +60,10 @@ def write_report(runs: Runs, out: Path, title: str) -> Path:
     Raises:
       UserError: see `read_runs`; also if `out` is not a directory or a picture cannot be read.
     """
-    read = read_runs(runs)
+    read, out = read_runs(runs), to_path(out)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file, expected a directory for the report; choose another by --out=DIR")
-    out.mkdir(parents=True, exist_ok=True)
+    make_directory(out)
     names, ious = scores(read)
     samples = {label: seeds[0].workdir / "samples" for label, seeds in read.items()}
     drawn = {
@@ -74,10 +76,12 @@ def write_report(runs: Runs, out: Path, title: str) -> Path:
         path = out / f"{name}.png"
         path.unlink(missing_ok=True)  # of an earlier report
         if figure is not None:
-            figure.savefig(path, dpi=150)
-            pictures[name] = base64.b64encode(path.read_bytes()).decode("ascii")
+            drawing = io.BytesIO()
+            figure.savefig(drawing, dpi=150)
+            write_whole(path, drawing.getvalue())
+            pictures[name] = base64.b64encode(drawing.getvalue()).decode("ascii")
     page = out / "report.html"
-    page.write_text(_page(title, read, names, ious, pictures), encoding="utf-8")
+    write_whole(page, _page(title, read, names, ious, pictures))
     return page
 
 
@@ -253,16 +257,16 @@ def _config(label: str, run: Run) -> str:
     return f"<details><summary>{name}</summary><pre>{text}</pre></details>\n"
 
 
-def parse_runs(arguments: Sequence[str]) -> dict[str, list[Path]]:
+def parse_runs(arguments: Sequence[str]) -> dict[str, list[epath.Path]]:
     """ "LABEL=DIR[,DIR...]" arguments as label -> workdirs.
 
     Raises:
       UserError: an argument has no label or no directory, or a label comes twice.
     """
-    runs: dict[str, list[Path]] = {}
+    runs: dict[str, list[epath.Path]] = {}
     for argument in arguments:
         label, _, directories = argument.partition("=")
-        paths = [local(part.strip(), label.strip()) for part in directories.split(",") if part.strip()]
+        paths = [user_path(part.strip(), label.strip()) for part in directories.split(",") if part.strip()]
         if not label.strip() or not paths:
             raise UserError(f'{argument!r}: expected LABEL=WORKDIR[,WORKDIR...], as in "source-only=runs/a"')
         if label.strip() in runs:
@@ -280,10 +284,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", metavar="LABEL=WORKDIR[,WORKDIR...]", help="one workdir a seed")
     flags = parser.parse_args(arguments)
     try:
-        runs = parse_runs(flags.runs)
-        page = write_report(runs, local(flags.out, "--out"), flags.title)
-        print(table(runs, flags.markdown))
-    except (UserError, OSError) as error:
+        with answering():
+            runs = parse_runs(flags.runs)
+            page = write_report(runs, user_path(flags.out, "--out"), flags.title)
+            print(table(runs, flags.markdown))
+    except UserError as error:
         print(error, file=sys.stderr)
         return 2
     print(f"wrote {page}", file=sys.stderr)

@@ -1,27 +1,58 @@
 """Checkpoints of the whole training state, written in the background by Orbax, each with what it is of."""
 
 import dataclasses
-from pathlib import Path
+import importlib
+import os
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 
 from uda_jax.errors import UserError
+from uda_jax.files import AnyPath
+from uda_jax.paths import is_remote, to_path
 from uda_jax.training.state import TrainState
 
 LONGEST = 500  # characters of an error of Orbax that are shown
 
 
-def make_manager(workdir: Path, keep: int = 3) -> ocp.CheckpointManager:
-    """A manager of `workdir`/checkpoints that keeps the newest `keep` and saves asynchronously."""
+def directory_of(workdir: AnyPath) -> epath.Path:
+    """`workdir`/checkpoints as Orbax takes it, absolute.
+
+    Raises:
+      UserError: it is in Google's storage, and the client with which Orbax tells kinds of buckets is not installed.
+    """
+    if not is_remote(workdir):
+        return to_path(os.path.abspath(workdir)) / "checkpoints"
+    try:
+        importlib.import_module("google.cloud.storage")
+    except ImportError as e:
+        raise UserError(
+            f"{workdir}: checkpoints in gs:// need Google's client: pip install google-cloud-storage"
+        ) from e
+    return to_path(workdir) / "checkpoints"
+
+
+def make_manager(workdir: AnyPath, keep: int = 3) -> ocp.CheckpointManager:
+    """A manager of `workdir`/checkpoints that keeps the newest `keep` and saves asynchronously.
+
+    Raises:
+      UserError: an object store does not let it in.
+    """
+    directory = directory_of(workdir)
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
-    return ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options)
+    try:
+        return ocp.CheckpointManager(directory, options=options)
+    except Exception as e:  # of Google's client, which has its own credentials and asks for the bucket's metadata
+        if not is_remote(directory):
+            raise
+        raise UserError(f"{directory} cannot be opened: {reason(e)}") from e
 
 
-def steps(workdir: Path) -> list[int]:
-    """The steps that `workdir` has whole checkpoints of, sorted."""
-    directory = workdir / "checkpoints"
+def steps(workdir: AnyPath) -> list[int]:
+    """The steps that `workdir` has whole checkpoints of, sorted; raises UserError as `directory_of`."""
+    directory = directory_of(workdir)
     return sorted(ocp.utils.checkpoint_steps(directory)) if directory.is_dir() else []
 
 
@@ -66,9 +97,9 @@ def reason(error: Exception) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
-def read_about(workdir: Path, step: int) -> dict[str, Any]:
+def read_about(workdir: AnyPath, step: int) -> dict[str, Any]:
     """What `save` was given beside the state of `step`; {} where that is lost, or from before there was such."""
     try:
-        return dict(ocp.metadata.get_step_metadata(workdir / "checkpoints" / str(step)).custom_metadata or {})
+        return dict(ocp.metadata.get_step_metadata(directory_of(workdir) / str(step)).custom_metadata or {})
     except ValueError:
         return {}

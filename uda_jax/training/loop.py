@@ -1,17 +1,18 @@
 """The only training loop: data, step, log, checkpoint, evaluate."""
 
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import ml_collections
 import numpy as np
+from etils import epath
 from jax.experimental import multihost_utils
 from jax.profiler import StepTraceAnnotation, TraceAnnotation
 from jax.sharding import Mesh
@@ -24,7 +25,7 @@ from uda_jax.evaluation.evaluate import build_evaluation_step, check_classes, ev
 from uda_jax.files import alone
 from uda_jax.methods import build_method
 from uda_jax.models.networks import Networks, build_networks
-from uda_jax.paths import local
+from uda_jax.paths import is_remote, to_path, user_path
 from uda_jax.training import checkpoint, profiling
 from uda_jax.training.sharding import check_batch_size, make_mesh, prefetch_to_mesh, replicated, split_batch
 from uda_jax.training.signals import stop_signals, stoppable
@@ -57,7 +58,7 @@ class Tools(NamedTuple):
     writer: Writer
 
 
-def train(config: ml_collections.ConfigDict, workdir: Path, profile: range = profiling.NONE) -> TrainState:
+def train(config: ml_collections.ConfigDict, workdir: epath.PathLike, profile: range = profiling.NONE) -> TrainState:
     """Trains, or resumes, the run of `config` in `workdir`, evaluates it and returns its last state.
 
     A run that is done is left as it is.
@@ -69,7 +70,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path, profile: range = pro
         there, step for step as if it had not stopped.
       UserError: bad settings or data, a workdir of another run, or a loss that is not finite.
     """
-    started = time.perf_counter()
+    started, workdir = time.perf_counter(), to_path(workdir)
     mesh = make_mesh()
     found = check_run(config, mesh)
     with stop_signals() as stopped, workdir_of_our_own(workdir):
@@ -85,6 +86,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path, profile: range = pro
 
             def save(step: int, state: TrainState) -> None:
                 runs.claim(workdir, config)
+                writer.put()
                 checkpoint.save(manager, step, state, found | runs.clock(before, started))
 
             training_step = stoppable(jit_step(config, networks, mesh), stopped)
@@ -116,7 +118,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path, profile: range = pro
 
 
 @contextmanager
-def workdir_of_our_own(workdir: Path) -> Iterator[None]:
+def workdir_of_our_own(workdir: epath.Path) -> Iterator[None]:
     """Keeps other runs out; a workdir that is still empty at the end is removed again. Process 0 alone has a say."""
     if jax.process_index():
         yield
@@ -126,10 +128,13 @@ def workdir_of_our_own(workdir: Path) -> Iterator[None]:
             yield
         finally:
             with suppress(OSError):  # it is not empty
-                workdir.rmdir()
+                if not is_remote(workdir):
+                    os.rmdir(workdir)  # epath's own overlooks files that end in "~", and removes them
 
 
-def last_score(config: ml_collections.ConfigDict, workdir: Path, state: TrainState, tools: Tools) -> dict[str, Any]:
+def last_score(
+    config: ml_collections.ConfigDict, workdir: epath.Path, state: TrainState, tools: Tools
+) -> dict[str, Any]:
     """`tools.score` of the whole split; raises Stopped for a run that was stopped before its end."""
     step, writer = int(state.step), tools.writer
     if step < config.train.steps:
@@ -293,9 +298,9 @@ def check_run(config: ml_collections.ConfigDict, mesh: Mesh) -> dict[str, Any]:
     """Raises UserError for what cannot work, before anything is written; returns `runs.describe`."""
     check_config(config)
     check_x64(config.model)
-    local(config.data.dir, "--config.data.dir")
+    user_path(config.data.dir, "--config.data.dir")
     if config.model.pretrained:
-        local(config.model.pretrained, "--config.model.pretrained")
+        user_path(config.model.pretrained, "--config.model.pretrained")
     check_batch_size(config.train.batch_size, mesh, "train.batch_size")
     check_batch_size(config.eval.batch_size, mesh, "eval.batch_size")
     check_classes(config, [name for name, stream in runs.streams_of(config).items() if stream.labels] + ["eval"])

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import jax
+from etils import epath
 
 from uda_jax.errors import UserError
 
@@ -27,7 +27,9 @@ def parse_steps(text: str, last: int) -> range:
 
 
 @contextmanager
-def profiler(directory: Path, steps: range, say: Callable[[str], None]) -> Iterator[Callable[[int, jax.Array], None]]:
+def profiler(
+    directory: epath.Path, steps: range, say: Callable[[str], None]
+) -> Iterator[Callable[[int, jax.Array], None]]:
     """Traces `steps` into `directory`, in process 0 alone.
 
     Args:

@@ -3,7 +3,6 @@
 import json
 import math
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,23 +10,26 @@ import jax
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from uda_jax.files import to_json, write_whole
+from uda_jax.files import AnyPath, Growing, to_json, write_whole
 
+PUT_S = 60.0  # how old the log in an object store may become, where every put writes it whole
 SCORE = "eval/miou"  # the name of an evaluation among the metrics
 
 
 class Writer:
     """Writes scalars from process 0; the other processes stay silent. Use as a context manager."""
 
-    def __init__(self, workdir: Path, start: int, steps: int, title: str) -> None:
+    def __init__(self, workdir: AnyPath, start: int, steps: int, title: str) -> None:
         self.active = jax.process_index() == 0
         self.evaluated: set[int] = set()  # steps up to `start` whose evaluation is in the log; process 0 knows
         self.bar = tqdm(total=steps, initial=start, desc=title, unit="step", disable=not self.active, mininterval=1)
         if self.active:
-            kept = _drop_after(workdir / "metrics.jsonl", start)
+            self.logs = Growing(workdir)
+            kept, path = _up_to(start, workdir / "metrics.jsonl"), self.logs.here / "metrics.jsonl"
+            write_whole(path, "".join(to_json(content) + "\n" for content in kept))
             self.evaluated = {line["step"] for line in kept if SCORE in line}
-            self.file = (workdir / "metrics.jsonl").open("a")
-            self.events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+            self.file = path.open("a")
+            self.events = SummaryWriter(str(self.logs.here / "tensorboard"), purge_step=start + 1)
 
     def __enter__(self) -> Self:
         return self
@@ -37,6 +39,7 @@ class Writer:
         if self.active:
             self.file.close()
             self.events.close()
+            self.logs.close()
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         """One line of metrics.jsonl and one event a scalar; what is not finite is null, and no event."""
@@ -47,6 +50,12 @@ class Writer:
         for name, value in scalars.items():
             if math.isfinite(value):
                 self.events.add_scalar(name, value, step)
+        self.logs.put(PUT_S)
+
+    def put(self) -> None:
+        """Has the log stand in the workdir before a checkpoint does: a resumed run writes no step again before it."""
+        if self.active:
+            self.logs.put()
 
     def progress(self, steps: int, **shown: float) -> None:
         """Moves the bar on, with the numbers to show beside it."""
@@ -58,18 +67,12 @@ class Writer:
             tqdm.write(text)
 
 
-def _drop_after(path: Path, step: int) -> list[dict[str, Any]]:
-    """Removes lines beyond `step`, and a half-written last one: a resumed run writes those steps again.
-
-    Returns what is kept.
-    """
-    if not path.exists():
-        return []
+def _up_to(step: int, path: AnyPath) -> list[dict[str, Any]]:
+    """The whole lines of a log that are not beyond `step`: a resumed run writes those steps again."""
     kept = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in path.read_bytes().decode(errors="replace").splitlines() if path.exists() else ():
         with suppress(ValueError, KeyError, TypeError):
             content = json.loads(line)
             if content["step"] <= step:
                 kept.append(content)
-    write_whole(path, "".join(to_json(content) + "\n" for content in kept))
     return kept

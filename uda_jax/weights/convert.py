@@ -23,9 +23,10 @@ from ml_collections import ConfigDict
 from uda_jax import cli
 from uda_jax.config import check_config, default_config
 from uda_jax.errors import UserError
+from uda_jax.files import sent
 from uda_jax.models.networks import build_networks
 from uda_jax.models.segmenter import BACKBONES
-from uda_jax.paths import answering, local
+from uda_jax.paths import local, user_path
 from uda_jax.training.state import create_state
 from uda_jax.weights import names, sources, trees
 from uda_jax.weights.arrays import Arrays, check_suffix, write_arrays
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     jax.config.update("jax_platforms", "cpu")  # leaves the accelerator to whoever uses it
     paths = args.source, args.to, args.config, args.discriminator, args.discriminator_aux
-    return cli.answered(answering()(lambda: print(cli.printable(convert(*paths, args.skip)))))
+    return cli.answered(lambda: print(cli.printable(convert(*paths, args.skip))))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,9 +85,11 @@ def convert(
     Raises:
       UserError: unreadable input, a backbone that is not there in full or not the model's, or parts that do not fit.
     """
-    to = str(check_suffix(local(to, "--to")))
+    target = user_path(to, "--to")
+    to = str(target)
+    check_suffix(to)
     given = {"--discriminator": discriminator, "--discriminator_aux": discriminator_aux}
-    files = {flag: local(file, flag) for flag, file in given.items() if file}
+    files = {flag: user_path(file, flag) for flag, file in given.items() if file}
     arrays, metadata, style = sources.read_source(source, published_needs_kind=config_file is None)
     for flag, file in files.items():
         level = "aux" if flag.endswith("_aux") else "main"
@@ -107,7 +110,8 @@ def convert(
     model = _settings(model, kept, wanted, skip)
     _check_dilations(source, model, config)
     stored = {**metadata.get("model", {}), **model}
-    write_arrays(to, kept, {"source": source, **metadata, "model": stored})
+    with sent(target) as here:
+        write_arrays(here, kept, {"source": source, **metadata, "model": stored})
     base = config if config_file else default_config()
     lines = _lines("model", _differing(model, base.model) | {"pretrained": to})
     lines += _lines("discriminator", _differing(names.discriminator(kept), base.discriminator))

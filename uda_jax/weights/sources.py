@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from uda_jax.errors import UserError
-from uda_jax.paths import local
+from uda_jax.files import AnyPath, fetched
+from uda_jax.paths import is_remote, to_path, user_path
 from uda_jax.weights.arrays import SUFFIXES, Arrays, read_arrays
 from uda_jax.weights.keras import NETWORKS, read_keras, read_keras_file
 from uda_jax.weights.names import STYLES, is_caffe, is_published, our_names, recorded, style_of
@@ -41,7 +42,7 @@ def read_source(source: str, published_needs_kind: bool) -> Source:
     if kind == "keras":
         arrays = read_keras(rest)
         return arrays, {}, style_of(kind, arrays)
-    theirs, metadata = read_file(Path(rest))
+    theirs, metadata = read_file(to_path(rest))
     arrays = our_names(theirs, rest)
     if not kind and "model" in metadata:
         return arrays, metadata, recorded(metadata)
@@ -50,10 +51,10 @@ def read_source(source: str, published_needs_kind: bool) -> Source:
             f"{rest} is a published segmenter, and its names do not tell how many of its branches are summed: say "
             f"--from=adaptsegnet:{rest} (dilations 6 and 12) or --from=advent:{rest} (all four), or give a --config"
         )
-    return arrays, metadata, style_of(kind or _kind(Path(rest), theirs), arrays)
+    return arrays, metadata, style_of(kind or _kind(to_path(rest), theirs), arrays)
 
 
-def _kind(path: Path, names: Iterable[str]) -> str:
+def _kind(path: AnyPath, names: Iterable[str]) -> str:
     """The likely origin of a file of which nothing is said; "" where nothing tells."""
     if path.suffix in KERAS_SUFFIXES:
         return "keras"
@@ -70,26 +71,26 @@ def parse_source(source: str) -> tuple[str, str]:
     """
     kind, colon, rest = source.partition(":")
     if kind in STYLES and rest:
-        rest = str(local(rest, "--from"))
+        rest = str(user_path(rest, "--from"))
     else:
-        source = str(local(source, "--from"))
-    if not colon or Path(source).exists():
+        source = str(user_path(source, "--from"))
+    if not colon or is_remote(source) or to_path(source).exists():
         kind, rest = "", source
     if kind and kind not in STYLES:
         raise UserError(f"--from={source}: {kind!r} is unknown; known are {', '.join(STYLES)}{_nearest(kind, STYLES)}")
     networks = {name.lower(): name for name in NETWORKS}
     if kind == "keras" and rest.lower() in networks:
         return kind, networks[rest.lower()]
-    if kind == "keras" and not Path(rest).exists():
+    if kind == "keras" and not to_path(rest).exists():
         near = _nearest(rest, NETWORKS)
         raise UserError(f"--from={source}: {rest} is no network of {', '.join(NETWORKS)} and no file{near}")
-    if not Path(rest).exists():
+    if not to_path(rest).exists():
         near = _nearest(rest, [f"keras:{name}" for name in NETWORKS])
         raise UserError(f"--from={source}: there is no file {rest}{near}")
     return "" if kind == "keras" else kind, rest
 
 
-def read_file(path: Path) -> tuple[Arrays, dict[str, Any]]:
+def read_file(path: AnyPath) -> tuple[Arrays, dict[str, Any]]:
     """Every array of a file under its own name (Keras': torchvision's), and its metadata.
 
     Raises:
@@ -99,6 +100,11 @@ def read_file(path: Path) -> tuple[Arrays, dict[str, Any]]:
         raise UserError(f"{path} looks like a TensorFlow checkpoint; of Keras, .h5 and .keras files can be read")
     if not path.is_file():
         raise UserError(f"there is no file {path}")
+    with fetched(path) as here:
+        return _read_here(here)
+
+
+def _read_here(path: Path) -> tuple[Arrays, dict[str, Any]]:
     if path.suffix in SUFFIXES:
         return read_arrays(path)
     with path.open("rb") as file:

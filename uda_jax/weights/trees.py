@@ -7,7 +7,6 @@ use the names of docs/weights.md. Kernels are OIHW in a file and HWIO here; ever
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,8 +15,9 @@ import numpy as np
 from flax import traverse_util
 
 from uda_jax.errors import UserError
+from uda_jax.files import fetched
 from uda_jax.models.segmenter import BACKBONES
-from uda_jax.paths import local
+from uda_jax.paths import user_path
 from uda_jax.weights.arrays import read_arrays
 
 Path_ = tuple[str, ...]
@@ -186,10 +186,12 @@ def load_pretrained(state: Any, file: str, model: Any = None, say: Callable[[str
     Raises:
       UserError: no such file, a damaged one, or one that does not fit the model; says which arrays and what to set.
     """
-    file = str(local(file, "--config.model.pretrained"))
-    if not Path(file).is_file():
+    path = user_path(file, "--config.model.pretrained")
+    file = str(path)
+    if not path.is_file():
         raise UserError(f"no weights at {file}; set --config.model.pretrained to a file, or to '' for none")
-    arrays, metadata = read_arrays(file)
+    with fetched(path) as here:
+        arrays, metadata = read_arrays(here)
     skip = () if model is None else tuple(model.pretrained_skip)
     wanted = shapes(state)
     check_skip(skip, [*arrays, *wanted], "config.model.pretrained_skip")
