@@ -163,6 +163,7 @@ def test_compare_checks_every_run_before_the_first_one_trains(data_dir: Path, tm
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
 def test_compare_trains_three_and_reports(data_dir: Path, tmp_path: Path) -> None:
     args = [*TINY, f"--config.data.dir={data_dir}", f"--workdir={tmp_path}"]
     first = run("compare", *args)

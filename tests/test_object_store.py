@@ -103,6 +103,7 @@ def test_a_run_that_may_not_write_says_so_before_it_trains(store: Store, place: 
     assert names(store, place) == []
 
 
+@pytest.mark.slow
 def test_a_run_is_stopped_resumed_exported_reported_and_done(
     least: ConfigDict, store: Store, place: epath.Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

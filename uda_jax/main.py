@@ -18,10 +18,8 @@ def main() -> None:
     if DISTRIBUTED.value:
         jax.distributed.initialize()
     from uda_jax.training.loop import train  # after the processes have met
-    from uda_jax.training.profiling import parse_steps
 
-    profile = parse_steps(PROFILE.value, CONFIG.value.train.steps)
-    train(CONFIG.value, user_path(WORKDIR.value, "--workdir"), profile)
+    train(CONFIG.value, user_path(WORKDIR.value, "--workdir"), PROFILE.value)
 
 
 def script() -> None:

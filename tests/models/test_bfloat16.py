@@ -200,6 +200,7 @@ def test_the_attacked_discriminator() -> None:
     assert error(head, exact_head) < 2 * ULP
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", ["adaptsegnet", *(pytest.param(m, marks=pytest.mark.slow) for m in ("advent", "minent", "apoda"))]
 )

@@ -84,6 +84,7 @@ def test_scores_are_of_the_run_and_the_step_that_is_there(config: ConfigDict, tm
     assert not (tmp_path / "evaluation.json").exists() and not (tmp_path / "run.json").exists()
 
 
+@pytest.mark.slow
 def test_a_run_of_no_steps_scores_and_keeps_what_it_starts_from(config: ConfigDict, tmp_path: Path) -> None:
     config.train.steps = 0
     state = train(config, tmp_path / "run")
@@ -154,6 +155,7 @@ def test_two_runs_in_one_workdir(config: ConfigDict, tmp_path: Path) -> None:
     train(config, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_was_stopped_is_made_up_for(config: ConfigDict, tmp_path: Path) -> None:
     config.train.update(steps=4, eval_every=2, checkpoint_every=2)
     whole = train(config, tmp_path / "whole")

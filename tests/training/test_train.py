@@ -82,6 +82,7 @@ def test_resume_from_a_checkpoint_that_was_written_while_training_went_on(least:
     assert_equal(train(least, tmp_path), whole)
 
 
+@pytest.mark.slow
 def test_a_longer_run_goes_on_from_a_finished_one(least: ConfigDict, tmp_path: Path) -> None:
     whole = train(least, tmp_path / "whole")
     least.train.steps = 2

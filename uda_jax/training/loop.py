@@ -58,13 +58,13 @@ class Tools(NamedTuple):
     writer: Writer
 
 
-def train(config: ml_collections.ConfigDict, workdir: epath.PathLike, profile: range = profiling.NONE) -> TrainState:
+def train(config: ml_collections.ConfigDict, workdir: epath.PathLike, profile: str = "") -> TrainState:
     """Trains, or resumes, the run of `config` in `workdir`, evaluates it and returns its last state.
 
     A run that is done is left as it is.
 
     Args:
-      profile: steps, counted from 0, of which a profile is left in `workdir`/profile.
+      profile: steps such as "10:15", of which a profile is left in `workdir`/profile: see `profiling.parse_steps`.
     Raises:
       Stopped: on SIGTERM, Ctrl-C or a preemption notice, after a checkpoint was written; the same call goes on from
         there, step for step as if it had not stopped.
@@ -73,6 +73,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike, profile: r
     started, workdir = time.perf_counter(), to_path(workdir)
     mesh = make_mesh()
     found = check_run(config, mesh)
+    profiled = profiling.parse_steps(profile, config.train.steps)
     with stop_signals() as stopped, workdir_of_our_own(workdir):
         before = runs.check_owner(workdir, config, found)
         networks = build_networks(config)
@@ -93,7 +94,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike, profile: r
             evaluation_step = stoppable(build_evaluation_step(config, networks, mesh), stopped)
             with (
                 Writer(workdir, int(state.step), config.train.steps, config.method) as writer,
-                profiling.profiler(workdir / "profile", profile, writer.say) as at_step,
+                profiling.profiler(workdir / "profile", profiled, writer.say) as at_step,
             ):
                 tools = Tools(
                     lambda state, batch: training_step(state, batch, constants),
