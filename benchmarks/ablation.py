@@ -20,7 +20,6 @@ from absl import flags
 from ml_collections import config_flags
 
 from uda_jax import cli
-from uda_jax.config import without_idle
 from uda_jax.errors import UserError
 from uda_jax.files import to_json, write_whole
 from uda_jax.paths import local
@@ -61,7 +60,6 @@ def variants(config: ml_collections.ConfigDict) -> dict[str, ml_collections.Conf
     }
     runs = {label: config.copy_and_resolve_references() for label in ("source-only", "AdaptSegNet", *changes)}
     runs["source-only"].method = "source_only"
-    runs["source-only"] = without_idle(runs["source-only"])
     runs["AdaptSegNet"].method = "adaptsegnet"
     runs["AdaptSegNet"].adaptsegnet.update(gan=c.gan, lambda_adv_main=c.lambda_adv_main)
     for label, change in changes.items():

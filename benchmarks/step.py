@@ -23,7 +23,7 @@ from ml_collections import config_flags
 
 from data_prep.build import parse_size
 from uda_jax import cli
-from uda_jax.config import check_config, without_idle
+from uda_jax.config import check_config
 from uda_jax.models.networks import build_networks
 from uda_jax.runs import streams_of
 from uda_jax.training.loop import jit_step
@@ -44,9 +44,8 @@ def main() -> None:
     runs = {}
     for method in METHOD_NAMES.value or [config.method]:
         config.method = method
-        run = without_idle(config)
-        check_config(run)
-        runs[method] = prepare(run)
+        check_config(config)
+        runs[method] = prepare(config.copy_and_resolve_references())
     print(f"{config.model.backbone}, {jax.device_count()} x {jax.devices()[0].device_kind}, medians of {STEPS.value}")
     rounds = race(runs, STEPS.value)
     for method, times in rounds.items():

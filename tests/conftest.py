@@ -18,7 +18,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from data_prep.streets import builder as streets
-from uda_jax.config import default_config, without_idle
+from uda_jax.config import default_config
 
 SIZE = (32, 64)
 
@@ -64,7 +64,7 @@ def least(config: ConfigDict) -> ConfigDict:
     """The least that trains, where the method does not matter."""
     config.method = "source_only"
     config.model.two_levels = False
-    return without_idle(config)
+    return config
 
 
 def random_batch(config: ConfigDict, seed: int = 0) -> dict[str, jax.Array]:

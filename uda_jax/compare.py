@@ -11,7 +11,6 @@ from etils import epath
 from ml_collections import config_flags
 
 from uda_jax import cli
-from uda_jax.config import without_idle
 from uda_jax.paths import user_path
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/.", lock_config=True)
@@ -25,7 +24,7 @@ def contenders(config: ml_collections.ConfigDict) -> dict[str, ml_collections.Co
     source_only, oracle = config.copy_and_resolve_references(), config.copy_and_resolve_references()
     source_only.method = oracle.method = "source_only"
     oracle.data.source = oracle.data.oracle
-    runs = {"source-only": without_idle(source_only), config.method: config, "oracle": without_idle(oracle)}
+    runs = {"source-only": source_only, config.method: config, "oracle": oracle}
     return {label: run for label, run in runs.items() if label != "source_only"}
 
 

@@ -257,26 +257,18 @@ def _of_methods(table: str) -> dict[str, Any]:
 
 
 def idle(config: ConfigDict) -> dict[str, str]:
-    """Settings that do nothing beside what was chosen elsewhere: dotted path -> that choice."""
+    """Settings that do nothing beside what was chosen elsewhere: dotted path -> that choice.
+
+    What only methods read that were not chosen is none of them: one flag changes the method of a config.
+    """
     model, method, optimizer = config.model, config[config.method], config.optimizer
     found = {f"model.{key}": f"config.model.{part}={model[part]!r}" for key, part in segmenter.unused(model).items()}
     other = ("momentum", "variant") if optimizer.name == "adamw" else ("adamw_b1", "adamw_b2")
     found |= {f"optimizer.{key}": f"config.optimizer.name={optimizer.name!r}" for key in other}
-    if "gan" not in method:  # every method that has discriminators says what they minimise
-        paths = [f"discriminator.{key}" for key in config.discriminator]
-        paths += [f"optimizer.{key}" for key in optimizer if key.startswith("discriminator_")]
-        found |= dict.fromkeys(paths, f"config.method={config.method!r}, which has no discriminator")
     if not model.two_levels:
         paths = [f"{config.method}.{key}" for key in method if key.endswith("_aux")]
         found |= dict.fromkeys(paths, "config.model.two_levels=False")
     return found
-
-
-def without_idle(config: ConfigDict) -> ConfigDict:
-    """A copy whose `idle` settings have their defaults, for a run that is made of another method's config."""
-    copy, default = config.copy_and_resolve_references(), default_config()
-    copy.update_from_flattened_dict({path: get(default, path) for path in idle(copy)})
-    return copy
 
 
 def _check_idle(config: ConfigDict) -> None:
@@ -345,11 +337,13 @@ def flatten(config: Any) -> dict[str, Any]:
 def differences(stored: dict[str, Any], config: ConfigDict) -> str:
     """The settings in which a stored config and this one differ, a line each; "" if one can be resumed as the other.
 
-    Settings that do not change what a step computes may differ, those of methods that the run does not use, and those
-    that are `idle`. A run from before a setting existed had what is now its default.
+    Settings that do not change what a step computes may differ, those that only other methods read, and those that are
+    `idle`. A run from before a setting existed had what is now its default.
     """
     theirs, ours = flatten(default_config()) | flatten(stored), flatten(config)
     free = FREE_TO_CHANGE + tuple(f"{name}." for name in METHODS if name != config.method)
+    if "gan" not in config[config.method]:  # every method that has discriminators says what they minimise
+        free += ("discriminator.", "optimizer.discriminator_")
     unlike = {k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k)} - idle(config).keys()
     differing = sorted(k for k in unlike if not k.startswith(free))
     return "\n".join(f"  {k}: {theirs.get(k)!r} there, {ours.get(k)!r} here" for k in differing)

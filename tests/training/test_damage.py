@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from tests.conftest import shrink
 from tests.test_main import ROOT, TINY
 from tests.training.test_train import assert_equal
-from uda_jax.config import default_config, without_idle
+from uda_jax.config import default_config
 from uda_jax.errors import UserError
 from uda_jax.export import export
 from uda_jax.training import checkpoint
@@ -25,7 +25,6 @@ def run(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> tuple[Confi
     """Of four steps, with checkpoints of two of them."""
     config = shrink(default_config(), str(data_dir))
     config.method, config.model.two_levels = "source_only", False
-    config = without_idle(config)
     workdir = tmp_path_factory.mktemp("damage") / "run"
     train(config, workdir)
     return config, workdir

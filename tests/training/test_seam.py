@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 
 from tests.conftest import SIZE, shrink
 from tests.training.test_train import assert_equal
-from uda_jax.config import check_config, default_config, without_idle
+from uda_jax.config import check_config, default_config
 from uda_jax.errors import UserError
 from uda_jax.export import export
 from uda_jax.methods import METHODS, Aux, Context, Method, Stream
@@ -82,7 +82,7 @@ def config_of(data_dir: Path, steps: int = 6) -> ConfigDict:
     config.model.update(affine="train", init="he", two_levels=False)
     config.data.target.update(jitter=0.4, flip=True)
     config.train.update(steps=steps, checkpoint_every=2)
-    return without_idle(config)
+    return config
 
 
 @pytest.fixture(autouse=True)
