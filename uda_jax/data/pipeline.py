@@ -120,11 +120,15 @@ def train_stream(
         key = tf.random.fold_in(root, position(number))
         image, label = augment.augment(image, label, key, crop=crop, scale=tuple(stream.scale), flip=stream.flip)
         seen = {view: augment.view(image, key, view, stream.jitter) for view in views}
-        return seen if label is None else {**seen, "label": label[..., 0]}
+        if label is not None:
+            seen["label"] = label[..., 0]
+        return {name: part[tf.newaxis] for name, part in seen.items()} if share == 1 else seen  # a batch, uncopied
 
     dataset = records.read(records.join(sets), find, start * share).enumerate(start * share)
     dataset = dataset.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    dataset = dataset.batch(share, drop_remainder=True).prefetch(READY)
+    if share > 1:
+        dataset = dataset.batch(share, drop_remainder=True)
+    dataset = dataset.prefetch(READY)
     return (_checked(batch, stream, info["classes"]) for batch in dataset.as_numpy_iterator())
 
 
