@@ -79,6 +79,15 @@ def test_mistakes_in_a_config_file_keep_their_line(fault: str, tmp_path: Path) -
     assert all(word in result.stderr for word in [str(path), *words]), result.stderr
 
 
+def test_a_config_in_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shells expand a "~" at the start of a word alone."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.py").write_text("def get_config():\n    return sede\n")
+    result = run("main", "--config=~/mine.py", f"--workdir={tmp_path}/x")
+    assert result.returncode == 2
+    assert f"error: {tmp_path}/mine.py, line 2: NameError" in result.stderr
+
+
 def test_mistakes_in_a_config_that_another_imports_show_both_lines(tmp_path: Path) -> None:
     start = f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n"
     (tmp_path / "base_config.py").write_text(

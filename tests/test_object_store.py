@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from etils import epath
@@ -126,7 +127,17 @@ def test_a_run_is_stopped_resumed_exported_reported_and_done(
         train(least, place / "run")
     monkeypatch.undo()
     assert checkpoint.steps(place / "run") == [1, 2]
+
+    saved, real_save = [], checkpoint.save
+
+    def save_and_look(manager: Any, step: int, *rest: Any) -> None:
+        saved.append((step, log(store.text(f"{place.name}/run/metrics.jsonl"))[-1]["step"]))
+        real_save(manager, step, *rest)
+
+    monkeypatch.setattr(checkpoint, "save", save_and_look)
     assert_equal(train(least, place / "run"), whole)
+    assert saved[:2] == [(3, 3), (4, 4)]  # a run that is killed after a checkpoint has the log up to it
+    monkeypatch.undo()
     assert checkpoint.steps(place / "run") == [3, 4]  # the others are removed
     assert checkpoint.read_about(place / "run", 4)["records"] == {"source": 8}
     assert log(store.text(f"{place.name}/run/metrics.jsonl")) == log((tmp_path / "whole/metrics.jsonl").read_text())
@@ -188,6 +199,19 @@ def test_what_is_missing_is_said_with_the_command(place: epath.Path, monkeypatch
     monkeypatch.setitem(sys.modules, "google.cloud.storage", None)
     with pytest.raises(UserError, match=rf"^{place}: checkpoints in gs:// need .*: pip install google-cloud-storage"):
         checkpoint.steps(place)
+
+
+def test_what_googles_client_refuses_is_said(
+    place: epath.Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("403: no storage.buckets.get access")
+
+    monkeypatch.setattr(checkpoint.ocp, "CheckpointManager", refuse)
+    with pytest.raises(UserError, match=rf"^{place}/checkpoints cannot be opened: 403: no storage.buckets.get access"):
+        checkpoint.make_manager(place)
+    with pytest.raises(RuntimeError):  # on a disk that would be a fault of ours
+        checkpoint.make_manager(tmp_path)
 
 
 SLOW = "import sys; from uda_jax import export, paths; paths.ANSWER_S = 1; sys.exit(export.main(sys.argv[1:]))"

@@ -17,8 +17,9 @@ from uda_jax import runs
 from uda_jax.errors import Stopped, UserError
 from uda_jax.export import export
 from uda_jax.files import alone, to_json, write_whole
+from uda_jax.paths import to_path
 from uda_jax.training import checkpoint
-from uda_jax.training.loop import train
+from uda_jax.training.loop import train, workdir_of_our_own
 
 
 @pytest.fixture
@@ -156,6 +157,17 @@ def test_two_runs_in_one_workdir(config: ConfigDict, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_workdir_that_stays_empty_goes_and_anything_in_it_stays(tmp_path: Path) -> None:
+    """Backups of editors as well, which epath does not see."""
+    with workdir_of_our_own(to_path(tmp_path / "new")):
+        assert (tmp_path / "new").is_dir()
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "notes.txt~").write_text("mine")
+    with workdir_of_our_own(to_path(tmp_path)):
+        pass
+    assert (tmp_path / "notes.txt~").read_text() == "mine"
+
+
 def test_an_evaluation_that_was_stopped_is_made_up_for(config: ConfigDict, tmp_path: Path) -> None:
     config.train.update(steps=4, eval_every=2, checkpoint_every=2)
     whole = train(config, tmp_path / "whole")
