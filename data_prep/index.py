@@ -22,6 +22,7 @@ from uda_jax.data.labels import IGNORE
 from uda_jax.data.records import Index
 from uda_jax.data.statistics import Statistics
 from uda_jax.errors import UserError
+from uda_jax.files import write_whole
 
 
 def write(builder: tfds.core.DatasetBuilder) -> dict[str, Statistics]:
@@ -36,10 +37,10 @@ def write(builder: tfds.core.DatasetBuilder) -> dict[str, Statistics]:
             index = make_index(builder, split)
         except tf.errors.OpError as error:
             raise UserError(f"{builder.data_path}: the records of {split!r} cannot be read: {error.message}") from error
-        (builder.data_path / records.filename(split)).write_bytes(records.to_bytes(index))
+        write_whole(builder.data_path / records.filename(split), records.to_bytes(index))
         if info["labelled"][split]:
             found[split] = statistics.of_labels(index.pixels, index.ignored)
-    (builder.data_path / statistics.FILENAME).write_text(statistics.file_text(info["classes"], found))
+    write_whole(builder.data_path / statistics.FILENAME, statistics.file_text(info["classes"], found))
     return found
 
 

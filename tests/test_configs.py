@@ -14,6 +14,7 @@ from uda_jax.training.state import create_state
 from uda_jax.training.step import build_step
 
 NAMES = sorted(p.stem for p in (Path(__file__).parents[1] / "configs").glob("*.py") if p.stem != "__init__")
+SHORT = ("demo", *(f"gta5_to_cityscapes_{method}" for method in ("adaptsegnet", "minent", "advent", "apoda")))
 
 
 def test_there_are_configs() -> None:
@@ -21,14 +22,20 @@ def test_there_are_configs() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_config(name: str) -> None:
+def test_a_config_is_valid_and_says_how_to_run_it(name: str) -> None:
     module = importlib.import_module(f"configs.{name}")
     for word in ("Command:", "Hardware:", "Expect:"):
         assert word in module.__doc__.replace("Data and hardware:", "Hardware:").replace(
             "Data, hardware and time:", "Hardware:"
         )
     check_config(module.get_config())
-    config = shrink(module.get_config())
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in SHORT else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+)
+def test_a_step_of_a_config(name: str) -> None:
+    config = shrink(importlib.import_module(f"configs.{name}").get_config())
     config.apoda.attack_steps = 1  # the rounds are alike, and unrolled
     networks = build_networks(config)
     state = jax.jit(lambda: create_state(config, networks))()

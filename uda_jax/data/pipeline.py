@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from etils import epath
 from ml_collections import ConfigDict
 
 from uda_jax.data import augment, records
@@ -23,6 +22,7 @@ from uda_jax.data.decode import decode_shrunken
 from uda_jax.data.labels import IGNORE
 from uda_jax.data.order import make_order, stable_hash
 from uda_jax.errors import UserError
+from uda_jax.paths import to_path
 
 READY = 4  # batches; a fixed number, for left to itself TensorFlow takes up to half of the host's memory
 
@@ -200,7 +200,7 @@ def hide_gpus() -> None:
 
 def open_builder(data_dir: str, dataset: str) -> tfds.core.DatasetBuilder:
     """The newest version of a prepared dataset; raises UserError with the command that makes it, or mends it."""
-    root = epath.Path(os.path.expanduser(data_dir)) / dataset
+    root = to_path(os.path.expanduser(data_dir)) / dataset
     infos = root.glob("*/dataset_info.json")
     versions = [info.parent for info in infos if re.fullmatch(r"\d+\.\d+\.\d+", info.parent.name)]
     if not versions:

@@ -11,7 +11,6 @@ Only labelled splits are in it. Counts are those of the labels as they are store
 import json
 from collections.abc import Mapping, Sequence
 from functools import reduce
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,7 +79,7 @@ def read_statistics(data_dir: str, dataset: str, split: str) -> Statistics:
     """
     from uda_jax.data import pipeline  # TensorFlow is slow to import, and counting needs none
 
-    path = Path(pipeline.open_builder(data_dir, dataset).data_dir) / FILENAME
+    path = pipeline.open_builder(data_dir, dataset).data_path / FILENAME
     if not path.is_file():
         raise UserError(f"{path}: not found; {dataset} was built before statistics were kept. Build it again.")
     try:
