@@ -152,6 +152,7 @@ def test_the_summary_counts_against_what_was_published(built, capsys):
     assert "%  road" in out and "%  (ignored)" in out
 
 
+@pytest.mark.slow
 def test_processes_write_what_one_process_writes(built, tmp_path):
     raw, data, _ = built["gta5"]
     assert run("gta5", raw, tmp_path, "--workers=2") == 0

@@ -220,6 +220,7 @@ def alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 @PROC
 def test_a_killed_build_leaves_nothing_readable_and_can_be_run_again(raw, tmp_path):
     process = start_build(raw, tmp_path)

@@ -51,6 +51,7 @@ def test_every_backbone_has_stride_8_and_one_or_two_levels(backbone: str, two_le
     assert (outputs.aux is not None) == two_levels
 
 
+@pytest.mark.slow
 def test_stride_in_the_3x3_changes_no_parameter_but_the_function() -> None:
     tiny = {"backbone": "resnet50", "width": 4, "stem_width": 4, "two_levels": False, "init": "he"}
     images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (1, 33, 65, 3)), jnp.uint8)

@@ -35,7 +35,7 @@ def precisions(config: ConfigDict) -> list[str]:
     return [str(both[0]) if both else "DEFAULT" for both in found]
 
 
-@pytest.mark.parametrize("method", ["adaptsegnet", "apoda"])
+@pytest.mark.parametrize("method", [pytest.param("adaptsegnet", marks=pytest.mark.slow), "apoda"])
 def test_precision_reaches_every_product(config: ConfigDict, method: str) -> None:
     config.method = method
     config.model.two_levels = method == "adaptsegnet"

@@ -101,6 +101,7 @@ def test_keras_resnet50(tmp_path: Path) -> None:
         assert_close(np.asarray(ours[f"backbone.{name}"][:, ::step, ::step]), expected)
 
 
+@pytest.mark.slow
 @of_keras
 def test_keras_vgg16(tmp_path: Path) -> None:
     """Blocks 1 to 4 before the fourth pool, which our network leaves out; of block 5 the numbers alone."""
