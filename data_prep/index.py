@@ -92,15 +92,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", default="data", metavar="DIR", help="the data directory (default: data)")
     parser.add_argument("--dataset", required=True, metavar="NAME", help="such as cityscapes or folders/mine")
     args = parser.parse_args(arguments)
-    try:
+
+    def command() -> None:
         pipeline.hide_gpus()
         builder = pipeline.open_builder(args.data, args.dataset)
         write(builder)
-    except (UserError, OSError) as error:
-        print(cli.printable(f"error: {error}"), file=sys.stderr)
-        return 2
-    print(f"{builder.data_path}: indexed {', '.join(sorted(builder.info.splits))}")
-    return 0
+        print(f"{builder.data_path}: indexed {', '.join(sorted(builder.info.splits))}")
+
+    return cli.answered(command)
 
 
 if __name__ == "__main__":

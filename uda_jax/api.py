@@ -33,7 +33,7 @@ from uda_jax.errors import UserError
 from uda_jax.files import fetched
 from uda_jax.models.networks import Networks, build_networks
 from uda_jax.paths import to_path
-from uda_jax.training.state import INITIAL, TrainState, run_key
+from uda_jax.training.state import TrainState, initial_segmenter
 from uda_jax.weights import trees
 from uda_jax.weights.arrays import Arrays, read_arrays
 
@@ -96,8 +96,7 @@ def build_segmenter(config: ml_collections.ConfigDict) -> Segmenter:
     check_config(config)
     check_x64(config.model)
     networks = build_networks(config)
-    key, _ = jax.random.split(run_key(config.seed, INITIAL))  # as `create_state` does
-    params, stats = jax.jit(partial(networks.init, size=tuple(config.data.source.size)))(key)
+    params, stats = jax.jit(partial(initial_segmenter, config, networks))()
     if config.model.pretrained:
         state = trees.load_pretrained(_state(params, stats), config.model.pretrained, config.model)
         params, stats = state.params, state.batch_stats

@@ -11,7 +11,6 @@ their labels over them: look at it. Exit status: 0 fine (warnings and notes at m
 import argparse
 import json
 import os
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -42,21 +41,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status: 0 fine, 1 faults found, 2 cannot run."""
     args = _parser().parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
-    try:
+    found: list[Finding] = []
+
+    def command() -> None:
         report = verify(args)
+        found.extend(report.findings)
         print(cli.printable(text(report, args.show)))
         if args.json:
             with sheet.whole(Path(args.json)) as scratch:
                 scratch.write_text(json.dumps(as_json(report), indent=1) + "\n")
         if args.sheet:
             sheet.save(sheet.draw(report.scenes, report.spec.names), Path(args.sheet))
-    except (UserError, OSError) as error:
-        print(cli.printable(f"error: {error}"), file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    return exit_status(report.findings)
+
+    return cli.answered(command) or exit_status(found)
 
 
 def exit_status(findings: Iterable[Finding]) -> int:

@@ -9,7 +9,7 @@ import contextlib
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,9 +47,12 @@ def describe(data_dir: str, dataset: str, split: str) -> dict[str, Any]:
     Raises:
       UserError: there is no such dataset, no such split, the split is empty, or the sets have different classes.
     """
+    return _describe(open_builders(data_dir, dataset), data_dir, split)
+
+
+def _describe(builders: Mapping[str, tfds.core.DatasetBuilder], data_dir: str, split: str) -> dict[str, Any]:
     counts, labelled, classes = [], [], {}
-    for name in dataset.split("+"):
-        builder = open_builder(data_dir, name)
+    for name, builder in builders.items():
         info = builder.info.metadata
         counts.append(sum(piece.take for piece in _pieces(builder, name, split)))
         labelled += [info["labelled"][part.split("[")[0]] for part in split.split("+")]
@@ -95,14 +98,14 @@ def train_stream(
     Raises:
       UserError: dataset, split or index missing, no labels, or label ids out of range.
     """
-    builder, info = _open(data_dir, stream, labels)
+    builders, info = _open(data_dir, stream, labels)
     share = _share(batch_size, process_count)
     sets = [
-        records.select(open_builder(data_dir, name), stream.split, f"--data={data_dir} --dataset={name}")
-        for name in stream.dataset.split("+")
+        records.select(builder, stream.split, f"--data={data_dir} --dataset={name}")
+        for name, builder in builders.items()
     ]
     order = make_order([len(one.shard) for one in sets], tuple(stream.weights), seed, domain)
-    decode = _decoder(builder, labels, tuple(stream.size) if stream.dct_scaling else None)
+    decode = _decoder(builders, labels, tuple(stream.size) if stream.dct_scaling else None)
     crop = tuple(stream.crop) or tuple(stream.size)
     root = tf.constant([seed, stable_hash(domain)], tf.int64)
 
@@ -155,14 +158,13 @@ def eval_batches(
     Raises:
       UserError: as `train_stream`.
     """
-    builder, info = _open(data_dir, stream, labels)
+    builders, info = _open(data_dir, stream, labels)
     share = _share(batch_size, process_count)
     size, label_size = tuple(stream.size), tuple(stream.label_size) or tuple(stream.size)
-    names = stream.dataset.split("+")
-    pieces = [piece for name in names for piece in _pieces(open_builder(data_dir, name), name, stream.split)]
+    pieces = [piece for name, builder in builders.items() for piece in _pieces(builder, name, stream.split)]
     count = min(limit or info["count"], info["count"])
     mine = _slice_of(_cut(pieces, 0, count), process_index, process_count)
-    decode = _decoder(builder, labels)
+    decode = _decoder(builders, labels)
 
     def example(record: tf.Tensor) -> dict[str, tf.Tensor]:
         stored = decode(record)
@@ -181,21 +183,29 @@ def eval_batches(
     return (_checked(batch, stream, info["classes"]) for batch in dataset.as_numpy_iterator())
 
 
-def _open(data_dir: str, stream: ConfigDict, labels: bool) -> tuple[tfds.core.DatasetBuilder, dict[str, Any]]:
+def _open(
+    data_dir: str, stream: ConfigDict, labels: bool
+) -> tuple[dict[str, tfds.core.DatasetBuilder], dict[str, Any]]:
     hide_gpus()
-    info = describe(data_dir, stream.dataset, stream.split)
+    builders = open_builders(data_dir, stream.dataset)
+    info = _describe(builders, data_dir, stream.split)
     if labels and not info["labelled"]:
         raise UserError(
             f"{stream.dataset} in {data_dir}: split {stream.split!r} has no labels, which are needed here. "
             "Use a labelled split, or build it again with --split NAME=IMAGES,LABELS."
         )
-    return open_builder(data_dir, stream.dataset.split("+")[0]), info
+    return builders, info
 
 
 def hide_gpus() -> None:
     """TensorFlow only feeds; left alone it would take the accelerator's memory from JAX."""
     with contextlib.suppress(RuntimeError):  # TensorFlow has started already: too late to choose
         tf.config.set_visible_devices([], "GPU")
+
+
+def open_builders(data_dir: str, dataset: str) -> dict[str, tfds.core.DatasetBuilder]:
+    """The sets that `dataset` names, as in "gta5+synthia"; raises as `open_builder`."""
+    return {name: open_builder(data_dir, name) for name in dataset.split("+")}
 
 
 def open_builder(data_dir: str, dataset: str) -> tfds.core.DatasetBuilder:
@@ -282,9 +292,11 @@ def _records(pieces: Sequence[Piece]) -> tf.data.Dataset:
     return tf.data.Dataset.from_tensor_slices(columns).flat_map(_read)
 
 
-def _decoder(builder: tfds.core.DatasetBuilder, labels: bool, size: tuple[int, int] | None = None) -> Decoder:
+def _decoder(
+    builders: Mapping[str, tfds.core.DatasetBuilder], labels: bool, size: tuple[int, int] | None = None
+) -> Decoder:
     """Record -> stored features, without the label unless `labels`; with `size` JPEGs may be shrunken towards it."""
-    features = builder.info.features
+    features = next(iter(builders.values())).info.features  # all sets store the same
     encoded = [*([] if labels else ["label"]), *(["image"] if size else [])]
     decoders = {key: tfds.decode.SkipDecoding() for key in encoded}
 

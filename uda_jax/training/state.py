@@ -36,8 +36,8 @@ class TrainState(flax.struct.PyTreeNode):
 
 def create_state(config: ml_collections.ConfigDict, networks: Networks) -> TrainState:
     """A fresh state from `config.seed`; a pure function, to be jitted or given to `jax.eval_shape`."""
-    key, key_d = jax.random.split(run_key(config.seed, INITIAL))
-    params, stats = networks.init(key, config.data.source.size)
+    params, stats = initial_segmenter(config, networks)
+    _, key_d = jax.random.split(run_key(config.seed, INITIAL))
     method = build_method(config, networks)
     discriminator_params = {
         level: networks.discriminator.init(jax.random.fold_in(key_d, i), jnp.zeros((1, *shape)))["params"]
@@ -53,6 +53,12 @@ def create_state(config: ml_collections.ConfigDict, networks: Networks) -> Train
         discriminator_optimizer=optimizers.discriminator.init(discriminator_params),
         memory=method.init_memory(params, stats, run_key(config.seed, MEMORY)),
     )
+
+
+def initial_segmenter(config: ml_collections.ConfigDict, networks: Networks) -> tuple[Any, Any]:
+    """The segmenter's (parameters, batch statistics) of a fresh state."""
+    key, _ = jax.random.split(run_key(config.seed, INITIAL))
+    return networks.init(key, tuple(config.data.source.size))
 
 
 def run_key(seed: int, use: int) -> jax.Array:
