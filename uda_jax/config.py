@@ -24,6 +24,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "model.num_classes": (1, 255),
     "model.width": (1, INFINITE),
     "model.stem_width": (1, INFINITE),
+    "model.head_width": (1, INFINITE),
+    "model.dropout": (0, 0.999),
     "discriminator.width": (1, INFINITE),
     "discriminator.layers": (1, 16),
     "optimizer.learning_rate": (0, INFINITE),
@@ -102,7 +104,12 @@ def _model() -> ConfigDict:
             "norm": "batch",  # "frozen" normalises with the running statistics
             "affine": "frozen",  # "train" learns batch norm's scale and bias
             "init": "normal",  # N(0, 0.01); "he" to train from scratch
+            "output_stride": 16,  # of efficientnet_lite: 32 as published for classification
             "dilations": (6, 12),  # of deeplab_v2; the published one returns early: of (6, 12, 18, 24) it sums two
+            "head_width": 256,  # channels, of daformer
+            "head_norm": "batch",  # as norm, of daformer's own
+            "dropout": 0.1,  # share of channels dropped before the classifier, of daformer
+            "align_corners": True,  # of the logits' bilinear resize; False in DAFormer and what follows it
             "two_levels": True,
             "mean": (122.67891434, 116.66876762, 104.00698793),  # RGB, 0..255
             "std": (1.0, 1.0, 1.0),
@@ -230,9 +237,9 @@ def check_values(config: ConfigDict) -> None:
     for path, choices in ({"method": tuple(METHODS)} | CHOICES | _of_methods("CHOICES")).items():
         value = get(config, path)
         if value not in choices:
-            near = difflib.get_close_matches(str(value), choices, n=1)
+            near = difflib.get_close_matches(str(value), map(str, choices), n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"config.{path}={value!r} is not one of {', '.join(choices)}{hint}")
+            raise UserError(f"config.{path}={value!r} is not one of {', '.join(map(str, choices))}{hint}")
     for path, (least, most) in (BOUNDS | _of_methods("BOUNDS")).items():
         value = get(config, path)
         if not least <= value <= most:

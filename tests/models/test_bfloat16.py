@@ -17,7 +17,7 @@ from tests.training.test_step import make
 from uda_jax.methods import apoda, losses
 from uda_jax.models.deeplab_v2 import ASPP
 from uda_jax.models.discriminator import Discriminator
-from uda_jax.models.layers import BatchNorm, Conv, max_pool_ceil, resize_align_corners
+from uda_jax.models.layers import BatchNorm, Conv, max_pool_ceil, resize_bilinear
 from uda_jax.models.resnet import ResNet
 from uda_jax.models.vgg import VGG16
 
@@ -125,7 +125,7 @@ def test_layers(name: str) -> None:
 
 def test_resizing_and_pooling() -> None:
     x = numbers(1, 9, 13, 4)
-    for function in (max_pool_ceil, lambda x: resize_align_corners(x, (32, 48))):
+    for function in (max_pool_ceil, lambda x: resize_bilinear(x, (32, 48))):
         pairs = []
         for dtype in (jnp.bfloat16, jnp.float32):
             y, pull = jax.vjp(function, x.astype(dtype))

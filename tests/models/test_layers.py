@@ -12,7 +12,7 @@ from uda_jax.models.layers import (
     interpolation_matrix,
     max_pool_ceil,
     pointwise,
-    resize_align_corners,
+    resize_bilinear,
 )
 
 RNG = np.random.default_rng(0)
@@ -43,7 +43,7 @@ def test_interpolation_is_that_of_numpy(size: int, new: int) -> None:
 
 def test_resize_keeps_the_corners() -> None:
     x = normal(2, 5, 7, 3)
-    y = np.asarray(resize_align_corners(jnp.asarray(x), (13, 31)))
+    y = np.asarray(resize_bilinear(jnp.asarray(x), (13, 31)))
     assert y.shape == (2, 13, 31, 3)
     for i, j in ((0, 0), (0, -1), (-1, 0), (-1, -1)):
         np.testing.assert_allclose(y[:, i, j], x[:, i, j], rtol=1e-6)

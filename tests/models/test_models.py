@@ -5,7 +5,7 @@ import pytest
 
 from uda_jax.config import default_config
 from uda_jax.models.discriminator import Discriminator
-from uda_jax.models.layers import resize_align_corners
+from uda_jax.models.layers import resize_bilinear
 from uda_jax.models.networks import build_networks
 
 
@@ -93,7 +93,7 @@ def test_logits_are_upsampled_once_to_the_size_asked_for() -> None:
     variables = jax.jit(lambda x: networks.segmenter.init(jax.random.key(0), x, train=False))(images)
     params, stats = variables["params"], variables["batch_stats"]
     at_once = networks.predict(params, stats, images, (61, 97))
-    expected = resize_align_corners(networks.classify(params, at_once.features), (61, 97))
+    expected = resize_bilinear(networks.classify(params, at_once.features), (61, 97))
     np.testing.assert_allclose(at_once.main, expected, rtol=0, atol=1e-6 * float(jnp.abs(expected).max()))
-    twice = resize_align_corners(networks.predict(params, stats, images).main, (61, 97))
+    twice = resize_bilinear(networks.predict(params, stats, images).main, (61, 97))
     assert jnp.abs(twice - expected).max() > 0.01 * jnp.abs(expected).max()

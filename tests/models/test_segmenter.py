@@ -16,7 +16,7 @@ from uda_jax.config import CHOICES, check_config, default_config, differences
 from uda_jax.errors import UserError
 from uda_jax.models import segmenter
 from uda_jax.models.contract import Backbone, Head, dtypes
-from uda_jax.models.layers import Conv, resize_align_corners
+from uda_jax.models.layers import Conv, resize_bilinear
 from uda_jax.models.networks import build_networks
 from uda_jax.training.state import create_state
 from uda_jax.weights.trees import names, shapes
@@ -51,7 +51,7 @@ class Fusion(nn.Module):
     def features(self, maps: Sequence[jax.Array], train: bool) -> jax.Array:
         size = maps[self.stages[0]].shape[1:3]
         read = [embed(maps[i]) for embed, i in zip(self.embed, self.stages, strict=True)]
-        return jnp.concatenate([resize_align_corners(x, size) for x in read], -1)
+        return jnp.concatenate([resize_bilinear(x, size) for x in read], -1)
 
     def __call__(self, features: jax.Array) -> jax.Array:
         return self.classifier(features)
@@ -68,7 +68,7 @@ def config(monkeypatch: pytest.MonkeyPatch) -> ConfigDict:
     def build(model: ConfigDict) -> Pyramid:
         return Pyramid(model.width, **dtypes(model))
 
-    pyramid = Backbone(build, (4, 8, 16), ("width",), {}, lambda shapes: None)
+    pyramid = Backbone(build, lambda model: (4, 8, 16), ("width",), {}, lambda shapes: None)
     monkeypatch.setattr(segmenter, "BACKBONES", {**segmenter.BACKBONES, "pyramid": pyramid})
     monkeypatch.setattr(segmenter, "HEADS", {**segmenter.HEADS, "fusion": Head(build_fusion, ())})
     for part, known in (("backbone", segmenter.BACKBONES), ("head", segmenter.HEADS)):
@@ -87,7 +87,7 @@ def test_a_head_reads_the_strides_it_wants(config: ConfigDict) -> None:
     assert outputs.features.shape == (2, 8, 16, 10)
     assert outputs.main.shape == (2, 32, 64, 19)
     logits = networks.classify(params, outputs.features)
-    np.testing.assert_allclose(outputs.main, resize_align_corners(logits, (32, 64)), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(outputs.main, resize_bilinear(logits, (32, 64)), rtol=1e-5, atol=1e-5)
     config.model.backbone = "vgg16"
     with pytest.raises(UserError, match=r"strides 4 and 16 and has no main of \(1, 2, 4, 8, 8, 8\)"):
         build_networks(config)
@@ -127,7 +127,7 @@ def test_settings_of_other_parts_do_nothing(setting: str, value: Any, part: str,
 
 @pytest.mark.parametrize(
     ("backbone", "channels"),
-    [("resnet18", (4, 8, 16, 32)), ("resnet50", (16, 32, 64, 128)), ("vgg16", (4, 8, 16, 32, 32, 64))],
+    [("resnet18", (4, 8, 16, 32)), ("resnet50", (16, 32, 64, 128)), ("vgg16", (4, 8, 16, 32, 32, 64)), ("efficientnet_lite2", (24, 48, 120, 352))],
 )
 def test_maps_of_all_stages_have_the_strides_that_are_said(backbone: str, channels: tuple[int, ...]) -> None:
     model = default_config().model
@@ -136,5 +136,5 @@ def test_maps_of_all_stages_have_the_strides_that_are_said(backbone: str, channe
     images = jax.ShapeDtypeStruct((1, 64, 128, 3), jnp.float32)
     maps, _ = jax.eval_shape(partial(known.build(model).init_with_output, train=False), jax.random.key(0), images)
     assert tuple(x.shape[-1] for x in maps) == channels
-    for x, stride in zip(maps, known.strides, strict=True):
+    for x, stride in zip(maps, known.strides(model), strict=True):
         assert all(0 <= ours - size // stride <= 1 for ours, size in zip(x.shape[1:3], (64, 128), strict=True))

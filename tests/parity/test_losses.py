@@ -16,7 +16,7 @@ from uda_jax.methods.losses import (
     entropy_loss,
     weighted_self_information,
 )
-from uda_jax.models.layers import resize_align_corners
+from uda_jax.models.layers import resize_bilinear
 
 FILE = "05_losses"
 
@@ -75,7 +75,7 @@ def test_domain_loss(kind: str, gan: str, domain: float) -> None:
 def test_upsampling() -> None:
     vectors, x = ref.load(FILE), tensor("up_in")
     for h, w in vectors["up_sizes"].tolist():
-        y, pull = jax.vjp(lambda x, size=(h, w): resize_align_corners(x, size), x)
+        y, pull = jax.vjp(lambda x, size=(h, w): resize_bilinear(x, size), x)
         ref.check(FILE, "up_*_align", ref.nchw(y), ref.truth(vectors, f"up_{h}x{w}_align"))
         (back,) = pull(tensor(f"up_{h}x{w}.cotangent"))
         ref.check(FILE, "up_*_align: vjp", ref.nchw(back), ref.truth(vectors, f"up_{h}x{w}_align.vjp"))

@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from tests.parity import reference as ref
 from uda_jax.methods.losses import SOURCE, TARGET, domain_loss
-from uda_jax.models.layers import max_pool_ceil, resize_align_corners
+from uda_jax.models.layers import max_pool_ceil, resize_bilinear
 from uda_jax.models.networks import build_networks
 from uda_jax.models.vgg import LAYERS
 
@@ -129,7 +129,7 @@ def check_argmax(file: str, case: str, logits: np.ndarray) -> None:
     """The predicted classes at twice the image's size, where float32 can tell the first from the second."""
     vectors = ref.load(file)
     theirs = vectors[f"{case}/eval/argmax_up2"]
-    full = np.asarray(resize_align_corners(jnp.asarray(ref.nhwc(logits)), theirs.shape[1:]))
+    full = np.asarray(resize_bilinear(jnp.asarray(ref.nhwc(logits)), theirs.shape[1:]))
     first, second = np.sort(full, -1)[..., -1], np.sort(full, -1)[..., -2]
     margin, scale = first - second, np.abs(full).max()
     clear = margin > 1e-5 * scale
@@ -198,7 +198,7 @@ def test_discriminator(file: str, case: str) -> None:
     discriminator, params = discriminator_with_weights(int(vectors["seed"]), low.shape[1])
 
     def maps(logits: jax.Array) -> jax.Array:
-        return jax.nn.softmax(resize_align_corners(logits, size_of(case)))
+        return jax.nn.softmax(resize_bilinear(logits, size_of(case)))
 
     logits = jnp.asarray(ref.nhwc(low), jnp.float64)
     if f"{case}/softmax_up.s64" in vectors:

@@ -30,7 +30,7 @@ from uda_jax.export import export
 from uda_jax.methods import METHODS, Aux, Context, Method, Stream
 from uda_jax.methods.losses import divergence
 from uda_jax.methods.supervised import supervised_loss
-from uda_jax.models.layers import resize_align_corners
+from uda_jax.models.layers import resize_bilinear
 from uda_jax.models.networks import Networks
 from uda_jax.training import checkpoint
 from uda_jax.training.loop import train
@@ -49,7 +49,7 @@ def build(config: ConfigDict, networks: Networks) -> Method:
         taught, teacher_stats = networks.segment(teacher["params"], teacher["batch_stats"], batch["target_weak"])
         student, stats = networks.segment(params, stats, batch["target_strong"])
         kept = jax.random.bernoulli(context.key, 0.9, student.features.shape)
-        logits = resize_align_corners(networks.classify(params, student.features * kept / 0.9), SIZE)
+        logits = resize_bilinear(networks.classify(params, student.features * kept / 0.9), SIZE)
         metrics["loss_consistency"] = divergence(logits, jax.lax.stop_gradient(taught.main), "l2")
         frozen = context.constants
         start, _ = networks.segment(frozen["params"], frozen["batch_stats"], batch["source_image"])

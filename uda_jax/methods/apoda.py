@@ -30,7 +30,7 @@ from uda_jax.methods.game import (
 )
 from uda_jax.methods.losses import cross_entropy, divergence, domain_accuracy, domain_loss, entropy_loss
 from uda_jax.methods.supervised import supervised_loss
-from uda_jax.models.layers import at_least_float32, resize_align_corners
+from uda_jax.models.layers import at_least_float32
 from uda_jax.models.networks import Networks, build_networks
 from uda_jax.models.segmenter import Outputs
 
@@ -206,20 +206,20 @@ def attacked_losses(
     c = config.apoda
 
     def game(f: jax.Array) -> jax.Array:
-        seen = discriminator_input(Outputs(_logits(params, f, size, networks), None, f), "main", config)
+        seen = discriminator_input(Outputs(networks.classify(params, f, size), None, f), "main", config)
         return domain_loss(networks.discriminate(discriminator_params["main"], seen), TRUTH[domain], c.gan)
 
     def supervised(f: jax.Array) -> jax.Array:
-        return cross_entropy(_logits(params, f, size, networks), source_label)
+        return cross_entropy(networks.classify(params, f, size), source_label)
 
     def unlike_clean(f: jax.Array) -> jax.Array:
-        logits = _logits(params, f, size, networks)
+        logits = networks.classify(params, f, size)
         if c.target_attack == "pseudo_label":
             return cross_entropy(logits, pseudo_label)
         # At the clean point the gradient is zero but for rounding errors, of which sign() would make a full step.
         return jnp.where((f != clean).any(), divergence(logits, reference, c.target_attack), 0.0)
 
-    reference = _logits(params, clean, size, networks)
+    reference = networks.classify(params, clean, size)
     pseudo_label = reference.argmax(-1)
     own = Term(c.eps_source, supervised) if domain == "source" else Term(c.eps_target, unlike_clean)
     unit = _rms(clean, (1, 2, 3)) if c.relative_eps else 1.0
@@ -240,8 +240,8 @@ def invariance_loss(
     c = config.apoda
     if c.perturbed_losses_train == "classifier":
         clean = jax.lax.stop_gradient(clean)
-    logits = {d: _logits(params, clean[d] + moved[d], sizes[d], networks) for d in DOMAINS}
-    reference = jax.lax.stop_gradient(_logits(params, clean["target"], sizes["target"], networks))
+    logits = {d: networks.classify(params, clean[d] + moved[d], sizes[d]) for d in DOMAINS}
+    reference = jax.lax.stop_gradient(networks.classify(params, clean["target"], sizes["target"]))
     losses = {
         "loss_perturbed_source": cross_entropy(logits["source"], source_label),
         "loss_consistency": divergence(logits["target"], reference, c.consistency),
@@ -279,10 +279,6 @@ def _accuracy(
     seen = jax.lax.stop_gradient(discriminator_input(outputs, "main", config))
     domain_logits = networks.discriminate(discriminator_params["main"], seen)
     return domain_accuracy(domain_logits, TRUTH[domain], config.apoda.gan)
-
-
-def _logits(params: Any, features: jax.Array, size: tuple[int, int], networks: Networks) -> jax.Array:
-    return resize_align_corners(networks.classify(params, features), size)
 
 
 def _rms(x: jax.Array, axes: tuple[int, ...] | None) -> jax.Array:

@@ -32,7 +32,7 @@ class Backbone(NamedTuple):
     Attributes:
       build: (config.model) -> a module: (images [B, H, W, 3] in the compute dtype, train) -> a tuple of maps
         [B, ~H/stride, ~W/stride, C], one for every stage, the last one last.
-      strides: of all stages.
+      strides: (config.model) -> those of all stages.
       settings: of `config.model`, those that it reads and that other backbones may not have.
       published: names of its modules in the files that others publish, where these are not our own (docs/weights.md).
       recognised: (shapes of a file's arrays by those names) -> the settings of `config.model` that they tell, None if
@@ -41,7 +41,7 @@ class Backbone(NamedTuple):
     """
 
     build: Callable[[ml_collections.ConfigDict], nn.Module]
-    strides: tuple[int, ...]
+    strides: Callable[[ml_collections.ConfigDict], tuple[int, ...]]
     settings: tuple[str, ...]
     published: Mapping[str, str]
     recognised: Callable[[Shapes], dict[str, Any] | None]
@@ -57,10 +57,12 @@ class Head(NamedTuple):
         `__call__`: features -> logits, float32 or better [B, h, w, classes].
         Raises UserError for strides that it cannot read.
       settings: of `config.model`, those that it reads and that other heads may not have.
+      published: names of its modules in the files that others publish, where these are not our own.
     """
 
     build: Callable[[ml_collections.ConfigDict, tuple[int, ...], str], nn.Module]
     settings: tuple[str, ...]
+    published: Mapping[str, str] = {}
 
 
 def dtypes(model: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -58,14 +58,14 @@ pointwise.defvjp(_pointwise_forward, _pointwise_backward)
 
 
 def convolution(
-    x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: int, precision: Precision = None
+    x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: int | str, precision: Precision = None
 ) -> jax.Array:
-    """[B, H, W, I] and [k, k, I, O] -> [B, H', W', O], zero-padded on all four sides."""
+    """[B, H, W, I] and [k, k, I, O] -> [B, H', W', O], zero-padded on all four sides, or as TensorFlow's "SAME" says."""
     return jax.lax.conv_general_dilated(
         x,
         kernel,
         window_strides=(stride, stride),
-        padding=((padding, padding), (padding, padding)),
+        padding=padding if isinstance(padding, str) else ((padding, padding), (padding, padding)),
         rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision=precision,
@@ -130,12 +130,13 @@ cell_convolution.defvjp(_cell_convolution_forward, _cell_convolution_backward)
 
 
 class Conv(nn.Module):
-    """2-D convolution, [B, H, W, I] -> [B, H', W', O], with symmetric explicit padding.
+    """2-D convolution, [B, H, W, I] -> [B, H', W', O].
 
     Attributes:
       features: O.
       kernel: side of the square kernel.
-      stride, dilation, padding: as in PyTorch; padding None keeps the size at stride 1. A 1x1 kernel takes none.
+      stride, dilation, padding: as in PyTorch; padding None keeps the size at stride 1, "SAME" is TensorFlow's. A 1x1
+        kernel takes none.
       kernel_init: None means PyTorch's default U(+-1/sqrt(fan_in)).
       dtype: compute dtype; parameters are kept in param_dtype.
     """
@@ -144,7 +145,7 @@ class Conv(nn.Module):
     kernel: int
     stride: int = 1
     dilation: int = 1
-    padding: int | None = None
+    padding: int | str | None = None
     use_bias: bool = False
     kernel_init: Initializer | None = None
     dtype: Dtype = jnp.float32
@@ -166,8 +167,10 @@ class Conv(nn.Module):
             x = pointwise(x[:, ::s, ::s], kernel[0, 0], precision)
         else:
             p = d * (k // 2) if self.padding is None else self.padding
-            in_cells = s > 1 and k % s == 0 and d == 1
-            x = cell_convolution(x, kernel, s, p, precision) if in_cells else convolution(x, kernel, s, d, p)
+            if isinstance(p, int) and s > 1 and k % s == 0 and d == 1:
+                x = cell_convolution(x, kernel, s, p, precision)
+            else:
+                x = convolution(x, kernel, s, d, p)
         if self.use_bias:
             bias = self.param("bias", uniform_fan_in(fan_in), (self.features,), self.param_dtype)
             # In float32, as its gradient is a sum over all pixels.
@@ -236,9 +239,16 @@ def max_pool_ceil(x: jax.Array, kernel: int = 3, stride: int = 2, padding: int =
     return nn.max_pool(x, (kernel, kernel), (stride, stride), (high_h, high_w))
 
 
-def interpolation_matrix(size: int, new_size: int) -> np.ndarray:
-    """Weights of 1-D linear interpolation with aligned corners, float64 [new_size, size]."""
-    position = np.linspace(0.0, size - 1.0, new_size) if new_size > 1 else np.zeros(1)
+def interpolation_matrix(size: int, new_size: int, align_corners: bool = True) -> np.ndarray:
+    """Weights of 1-D linear interpolation, float64 [new_size, size].
+
+    With aligned corners the first and last samples stay where they are; without, samples are centres of cells, and what
+    lies outside the outermost of them has its value. Nothing is averaged where there are fewer new samples.
+    """
+    if align_corners:
+        position = np.linspace(0.0, size - 1.0, new_size) if new_size > 1 else np.zeros(1)
+    else:
+        position = np.clip((np.arange(new_size) + 0.5) * (size / new_size) - 0.5, 0.0, size - 1.0)
     low = np.clip(np.floor(position).astype(int), 0, max(size - 2, 0))
     fraction = position - low
     weights = np.zeros((new_size, size))
@@ -247,12 +257,14 @@ def interpolation_matrix(size: int, new_size: int) -> np.ndarray:
     return weights
 
 
-def resize_align_corners(x: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Bilinear resize with align_corners=True, [B, h, w, C] -> [B, H, W, C]; `size` is (H, W).
+def resize_bilinear(x: jax.Array, size: tuple[int, int], align_corners: bool = True) -> jax.Array:
+    """PyTorch's bilinear resize, [B, h, w, C] -> [B, H, W, C]; `size` is (H, W).
 
     Two small matrix products: exact, and fast on matrix units in both directions of differentiation.
     """
-    rows = jnp.asarray(interpolation_matrix(x.shape[1], size[0]), x.dtype)
-    columns = jnp.asarray(interpolation_matrix(x.shape[2], size[1]), x.dtype)
+    if x.shape[1:3] == tuple(size):
+        return x
+    rows = jnp.asarray(interpolation_matrix(x.shape[1], size[0], align_corners), x.dtype)
+    columns = jnp.asarray(interpolation_matrix(x.shape[2], size[1], align_corners), x.dtype)
     x = jnp.einsum("Ww,bhwc->bhWc", columns, x, precision="highest")
     return jnp.einsum("Hh,bhWc->bHWc", rows, x, precision="highest")

@@ -68,10 +68,10 @@ class Networks(NamedTuple):
             )
         return logits
 
-    def classify(self, params: Any, features: jax.Array) -> jax.Array:
-        """The segmenter's main head alone: `Outputs.features` [B, h, w, C] -> logits [B, h, w, classes], same size."""
+    def classify(self, params: Any, features: jax.Array, size: tuple[int, int] | None = None) -> jax.Array:
+        """The main head's classifier alone: `Outputs.features` [B, h, w, C] -> logits of that size, or of `size`."""
         with self._products():
-            return cast(jax.Array, self.segmenter.apply({"params": params}, features, method="classify"))
+            return cast(jax.Array, self.segmenter.apply({"params": params}, features, size, method="classify"))
 
     def _products(self) -> AbstractContextManager[Any]:
         return nullcontext() if self.precision == "default" else jax.default_matmul_precision(self.precision)

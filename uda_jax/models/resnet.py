@@ -173,8 +173,15 @@ PUBLISHED = {"downsample_conv": "downsample.0", "downsample_bn": "downsample.1"}
     for stage, count in enumerate(blocks)
     for i in range(count)
 }
+
+
+def strides(model: ml_collections.ConfigDict) -> tuple[int, ...]:
+    del model
+    return 4, 8, 8, 8
+
+
 SETTINGS = ("width", "stem", "stem_width", "norm", "affine", "remat")
 BACKBONES = {
-    name: Backbone(build, (4, 8, 8, 8), (*SETTINGS, "stride_in_1x1") if bottleneck else SETTINGS, PUBLISHED, recognised)
+    name: Backbone(build, strides, (*SETTINGS, "stride_in_1x1") if bottleneck else SETTINGS, PUBLISHED, recognised)
     for name, (_, bottleneck) in DEPTHS.items()
 }

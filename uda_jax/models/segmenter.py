@@ -11,18 +11,20 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from uda_jax.models import contract, deeplab_v2, layers, resnet, vgg
+from uda_jax.models import contract, daformer, deeplab_v2, efficientnet, layers, resnet, vgg
 from uda_jax.models.contract import Backbone, Head, dtypes
-from uda_jax.models.layers import Dtype, resize_align_corners
+from uda_jax.models.layers import Dtype, resize_bilinear
 
-BACKBONES: Mapping[str, Backbone] = {**resnet.BACKBONES, **vgg.BACKBONES}
-HEADS: Mapping[str, Head] = {**deeplab_v2.HEADS}
+BACKBONES: Mapping[str, Backbone] = {**resnet.BACKBONES, **vgg.BACKBONES, **efficientnet.BACKBONES}
+HEADS: Mapping[str, Head] = {**deeplab_v2.HEADS, **daformer.HEADS}
 CHOICES = {
     "backbone": tuple(BACKBONES),
     "head": tuple(HEADS),
     **contract.CHOICES,
     **layers.CHOICES,
     **resnet.CHOICES,
+    **efficientnet.CHOICES,
+    **daformer.CHOICES,
 }
 
 
@@ -54,6 +56,7 @@ class Segmenter(nn.Module):
       mean: RGB mean subtracted from the image, in 0..255.
       std: RGB divisor afterwards.
       bgr: feed channels in the order B, G, R, as Caffe weights expect.
+      align_corners: of the logits' bilinear resize to the size asked for.
     """
 
     backbone: nn.Module
@@ -62,6 +65,7 @@ class Segmenter(nn.Module):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     bgr: bool
+    align_corners: bool = True
     dtype: Dtype = jnp.float32
 
     def __call__(self, images: jax.Array, train: bool, size: tuple[int, int] | None = None) -> Outputs:
@@ -71,8 +75,8 @@ class Segmenter(nn.Module):
         features = self.head.features(maps, train)
         aux = None
         if self.aux_head is not None:
-            aux = resize_align_corners(self.aux_head(self.aux_head.features(maps, train)), size)
-        return Outputs(resize_align_corners(self.classify(features), size), aux, features)
+            aux = self.resize(self.aux_head(self.aux_head.features(maps, train)), size)
+        return Outputs(self.classify(features, size), aux, features)
 
     def preprocess(self, images: jax.Array) -> jax.Array:
         """RGB in 0..255 -> the network's input, in the compute dtype; the mean is subtracted in float32."""
@@ -80,9 +84,13 @@ class Segmenter(nn.Module):
         x = x / jnp.asarray(self.std, jnp.float32)
         return (x[..., ::-1] if self.bgr else x).astype(self.dtype)
 
-    def classify(self, features: jax.Array) -> jax.Array:
-        """The main head's classifier alone: features [B, h, w, C] -> logits [B, h, w, classes] at their size."""
-        return self.head(features)
+    def classify(self, features: jax.Array, size: tuple[int, int] | None = None) -> jax.Array:
+        """The main head's classifier alone: features [B, h, w, C] -> logits [B, h, w, classes], or of `size` = (H, W)."""
+        logits = self.head(features)
+        return logits if size is None else self.resize(logits, size)
+
+    def resize(self, logits: jax.Array, size: tuple[int, int]) -> jax.Array:
+        return resize_bilinear(logits, size, self.align_corners)
 
 
 def build_segmenter(model: ml_collections.ConfigDict) -> Segmenter:
@@ -92,13 +100,15 @@ def build_segmenter(model: ml_collections.ConfigDict) -> Segmenter:
       UserError: the head cannot read what the backbone has.
     """
     backbone, head = BACKBONES[model.backbone], HEADS[model.head]
+    strides = backbone.strides(model)
     return Segmenter(
         backbone=backbone.build(model),
-        head=head.build(model, backbone.strides, "main"),
-        aux_head=head.build(model, backbone.strides, "aux") if model.two_levels else None,
+        head=head.build(model, strides, "main"),
+        aux_head=head.build(model, strides, "aux") if model.two_levels else None,
         mean=tuple(model.mean),
         std=tuple(model.std),
         bgr=model.bgr,
+        align_corners=model.align_corners,
         dtype=dtypes(model)["dtype"],
     )
 

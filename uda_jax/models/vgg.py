@@ -76,4 +76,9 @@ PUBLISHED = {
     "conv4_1": "features.17", "conv4_2": "features.19", "conv4_3": "features.21",
     "conv5_1": "features.24", "conv5_2": "features.26", "conv5_3": "features.28",
 }  # fmt: skip
-BACKBONES = {"vgg16": Backbone(build, tuple(STAGES.values()), ("width",), PUBLISHED, recognised, own=("fc6", "fc7"))}
+def strides(model: ml_collections.ConfigDict) -> tuple[int, ...]:
+    del model
+    return tuple(STAGES.values())
+
+
+BACKBONES = {"vgg16": Backbone(build, strides, ("width",), PUBLISHED, recognised, own=("fc6", "fc7"))}

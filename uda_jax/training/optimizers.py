@@ -60,7 +60,7 @@ def segmenter_groups(params: Params, head_multiplier: float, affine: str, rules:
     """The group of every parameter: that of the first rule whose pattern matches its path, "backbone/layer1_0/...".
 
     Args:
-      affine: "frozen" freezes scales and biases of batch norm, whatever the rules say.
+      affine: "frozen" freezes scales and biases of the backbone's batch norm, whatever the rules say.
       rules: before the published ones, which are: heads at the multiplied rate, all else at the plain one.
     Raises:
       UserError: a pattern is no regular expression, or matches no parameter.
@@ -76,7 +76,7 @@ def segmenter_groups(params: Params, head_multiplier: float, affine: str, rules:
             )
 
     def group(path: tuple[str, ...]) -> Group:
-        if affine == "frozen" and path[-1] in ("scale", "bias") and "bn" in path[-2]:
+        if affine == "frozen" and path[0] == "backbone" and path[-1] in ("scale", "bias") and "bn" in path[-2]:
             return Group(0.0, 0)
         return Group(chosen[path][1], _listings(path))
 

@@ -15,7 +15,7 @@ from uda_jax.config import default_config
 from uda_jax.methods import apoda
 from uda_jax.methods.attack import Term, perturb
 from uda_jax.methods.contract import Context
-from uda_jax.models.layers import resize_align_corners
+from uda_jax.models.layers import resize_bilinear
 from uda_jax.models.networks import Networks, build_networks
 from uda_jax.models.segmenter import Outputs
 
@@ -48,7 +48,7 @@ class World(NamedTuple):
         return self._replace(config=config)
 
     def logits(self, features: jax.Array) -> jax.Array:
-        return resize_align_corners(self.networks.classify(self.head, features), SIZE)
+        return resize_bilinear(self.networks.classify(self.head, features), SIZE)
 
     def terms(self, domain: str) -> list[Term]:
         """[the discriminator's loss, the classifier's] of a domain."""
@@ -68,7 +68,7 @@ class World(NamedTuple):
     def loss(self, head: Any, features: dict[str, jax.Array], step: int = 0) -> Any:
         """The segmenter's (loss, metrics) as training computes them from these features."""
         outputs = {
-            d: Outputs(resize_align_corners(self.networks.classify(head, f), SIZE), None, f)
+            d: Outputs(resize_bilinear(self.networks.classify(head, f), SIZE), None, f)
             for d, f in features.items()
         }
         return apoda.objective(head, outputs, self.context(step), self.config, self.networks)

@@ -1,0 +1,111 @@
+"""The head of DAFormer (Hoyer et al. 2022, section 3.1): context-aware fusion of the maps of all stages."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from uda_jax.errors import UserError
+from uda_jax.models.contract import Head, dtypes
+from uda_jax.models.depthwise import DepthwiseConv
+from uda_jax.models.layers import CHOICES as OF_LAYERS
+from uda_jax.models.layers import BatchNorm, Conv, Dtype, resize_bilinear, uniform_fan_in
+
+CHOICES = {"head_norm": OF_LAYERS["norm"]}
+RATES = (1, 6, 12, 18)  # of the ASPP; the first is a 1x1
+
+
+class ContextFusion(nn.Module):
+    """Maps of all stages -> features [B, h, w, width] at the size of the finest -> logits [B, h, w, classes].
+
+    Every map is embedded in `width` channels and resized to the finest. Together they are seen by a separable ASPP, and
+    a 3x3 fuses its branches.
+
+    Attributes:
+      maps: how many there are.
+      dropout: share of whole channels that training drops before the classifier.
+      norm: see `BatchNorm`.
+    """
+
+    num_classes: int
+    maps: int
+    width: int = 256
+    dropout: float = 0.1
+    norm: str = "batch"
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    def setup(self) -> None:
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        conv = partial(Conv, kernel_init=nn.initializers.variance_scaling(2.0, "fan_in", "normal"), **types)
+        norm = partial(BatchNorm, mode=self.norm, param_dtype=self.param_dtype)
+        depthwise = partial(DepthwiseConv, kernel=3, kernel_init=uniform_fan_in(9), **types)
+        self.embed_layers = [Conv(self.width, 1, use_bias=True, **types) for _ in range(self.maps)]
+        self.aspp_modules = [
+            ConvNorm(conv(self.width, 1), norm())
+            if rate == 1
+            else Separable(ConvNorm(depthwise(dilation=rate), norm()), ConvNorm(conv(self.width, 1), norm()))
+            for rate in RATES
+        ]
+        self.bottleneck = ConvNorm(conv(self.width, 3), norm())
+        self.drop = nn.Dropout(self.dropout, broadcast_dims=(1, 2))
+        self.conv_seg = Conv(self.num_classes, 1, use_bias=True, kernel_init=nn.initializers.normal(0.01), **types)
+
+    def features(self, maps: Sequence[jax.Array], train: bool) -> jax.Array:
+        size = maps[0].shape[1:3]
+        embedded = [embed(x) for embed, x in zip(self.embed_layers, maps, strict=True)]
+        x = jnp.concatenate([resize_bilinear(x, size, align_corners=False) for x in embedded], -1)
+        x = self.bottleneck(jnp.concatenate([branch(x, train) for branch in self.aspp_modules], -1), train)
+        return self.drop(x, deterministic=not train)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        logits: jax.Array = self.conv_seg(x)
+        return logits.astype(jnp.promote_types(self.dtype, jnp.float32))
+
+
+class ConvNorm(nn.Module):
+    """A convolution, its batch norm, ReLU."""
+
+    conv: nn.Module
+    bn: nn.Module
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        return nn.relu(self.bn(self.conv(x), train))
+
+
+class Separable(nn.Module):
+    """Depthwise, then pointwise, each with norm and ReLU."""
+
+    depthwise_conv: nn.Module
+    pointwise_conv: nn.Module
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        return self.pointwise_conv(self.depthwise_conv(x, train), train)
+
+
+def build(model: ml_collections.ConfigDict, strides: tuple[int, ...], level: str) -> ContextFusion:
+    """Reads every stage, whatever their strides.
+
+    Raises:
+      UserError: an auxiliary level is asked for.
+    """
+    if level != "main":
+        raise UserError(
+            "config.model.head='daformer' fuses all stages and leaves none for an auxiliary level; set "
+            "--config.model.two_levels=False"
+        )
+    return ContextFusion(
+        model.num_classes, len(strides), model.head_width, model.dropout, model.head_norm, **dtypes(model)
+    )
+
+
+# As mmsegmentation's checkpoints have it, under `decode_head`.
+PUBLISHED = {
+    **{f"embed_layers_{i}": f"embed_layers.{i}.proj" for i in range(8)},
+    **{f"aspp_modules_{i}": f"fuse_layer.aspp_modules.{i}" for i in range(len(RATES))},
+    "bottleneck": "fuse_layer.bottleneck",
+}
+HEADS = {"daformer": Head(build, ("head_width", "dropout", "head_norm"), PUBLISHED)}
