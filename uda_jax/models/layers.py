@@ -260,11 +260,15 @@ def interpolation_matrix(size: int, new_size: int, align_corners: bool = True) -
 def resize_bilinear(x: jax.Array, size: tuple[int, int], align_corners: bool = True) -> jax.Array:
     """PyTorch's bilinear resize, [B, h, w, C] -> [B, H, W, C]; `size` is (H, W).
 
-    Two small matrix products: exact, and fast on matrix units in both directions of differentiation.
+    Two small matrix products: exact, and fast on matrix units in both directions of differentiation. They are batched,
+    as XLA:CPU would transpose an einsum's result element by element.
     """
-    if x.shape[1:3] == tuple(size):
+    (batch, h, w, channels), (height, width) = x.shape, size
+    if (h, w) == (height, width):
         return x
-    rows = jnp.asarray(interpolation_matrix(x.shape[1], size[0], align_corners), x.dtype)
-    columns = jnp.asarray(interpolation_matrix(x.shape[2], size[1], align_corners), x.dtype)
-    x = jnp.einsum("Ww,bhwc->bhWc", columns, x, precision="highest")
-    return jnp.einsum("Hh,bhWc->bHWc", rows, x, precision="highest")
+    rows = jnp.asarray(interpolation_matrix(h, height, align_corners), x.dtype)
+    columns = jnp.asarray(interpolation_matrix(w, width, align_corners), x.dtype)
+    product = partial(jnp.matmul, precision="highest")
+    x = product(jnp.broadcast_to(columns, (batch * h, width, w)), x.reshape(batch * h, w, channels))
+    x = product(jnp.broadcast_to(rows, (batch, height, h)), x.reshape(batch, h, width * channels))
+    return x.reshape(batch, height, width, channels)
