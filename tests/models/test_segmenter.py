@@ -127,7 +127,12 @@ def test_settings_of_other_parts_do_nothing(setting: str, value: Any, part: str,
 
 @pytest.mark.parametrize(
     ("backbone", "channels"),
-    [("resnet18", (4, 8, 16, 32)), ("resnet50", (16, 32, 64, 128)), ("vgg16", (4, 8, 16, 32, 32, 64)), ("efficientnet_lite2", (24, 48, 120, 352))],
+    [
+        ("resnet18", (4, 8, 16, 32)),
+        ("resnet50", (16, 32, 64, 128)),
+        ("vgg16", (4, 8, 16, 32, 32, 64)),
+        ("efficientnet_lite2", (24, 48, 120, 352)),
+    ],
 )
 def test_maps_of_all_stages_have_the_strides_that_are_said(backbone: str, channels: tuple[int, ...]) -> None:
     model = default_config().model

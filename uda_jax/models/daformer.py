@@ -58,6 +58,7 @@ class ContextFusion(nn.Module):
         size = maps[0].shape[1:3]
         embedded = [embed(x) for embed, x in zip(self.embed_layers, maps, strict=True)]
         x = jnp.concatenate([resize_bilinear(x, size, align_corners=False) for x in embedded], -1)
+        x = jax.lax.optimization_barrier(x)
         x = self.bottleneck(jnp.concatenate([branch(x, train) for branch in self.aspp_modules], -1), train)
         return self.drop(x, deterministic=not train)
 

@@ -95,9 +95,7 @@ class EfficientNetLite(nn.Module):
             epsilon=1e-3,
             param_dtype=self.param_dtype,
         )
-        depthwise = partial(
-            DepthwiseConv, kernel_init=self.kernel_init, dtype=self.dtype, param_dtype=self.param_dtype
-        )
+        depthwise = partial(DepthwiseConv, kernel_init=self.kernel_init, dtype=self.dtype, param_dtype=self.param_dtype)
         x = relu6(norm(name="bn1")(conv(STEM, 3, 2, padding="SAME", name="conv_stem")(x), train))
         block_class = nn.remat(MBConv, static_argnums=(2,)) if self.remat else MBConv
         maps, reached, dilation = [], 2, 1
@@ -187,7 +185,9 @@ def recognised(shapes: Shapes) -> dict[str, Any] | None:
 
 # timm's
 PUBLISHED = {
-    f"blocks_{s}_{i}": f"blocks.{s}.{i}" for s, stage in enumerate(stages_of("efficientnet_lite4")) for i in range(stage.blocks)
+    f"blocks_{s}_{i}": f"blocks.{s}.{i}"
+    for s, stage in enumerate(stages_of("efficientnet_lite4"))
+    for i in range(stage.blocks)
 }
 SETTINGS = ("output_stride", "norm", "affine", "remat")
 BACKBONES = {name: Backbone(build, strides, SETTINGS, PUBLISHED, recognised) for name in SCALES}

@@ -76,6 +76,8 @@ PUBLISHED = {
     "conv4_1": "features.17", "conv4_2": "features.19", "conv4_3": "features.21",
     "conv5_1": "features.24", "conv5_2": "features.26", "conv5_3": "features.28",
 }  # fmt: skip
+
+
 def strides(model: ml_collections.ConfigDict) -> tuple[int, ...]:
     del model
     return tuple(STAGES.values())

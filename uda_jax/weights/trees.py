@@ -25,11 +25,7 @@ Path_ = tuple[str, ...]
 TREES = ("params", "batch_stats", "discriminator_params")  # the fields of a TrainState that are weights
 PARTS = ("head", "aux_head", "discriminator")  # first components of the names that are not the backbone's
 KINDS = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
-PUBLISHED = {
-    ours: theirs
-    for part in (*BACKBONES.values(), *HEADS.values())
-    for ours, theirs in part.published.items()
-}
+PUBLISHED = {ours: theirs for part in (*BACKBONES.values(), *HEADS.values()) for ours, theirs in part.published.items()}
 # Settings that the shapes of weights do not tell.
 UNSEEN = ("stride_in_1x1", "mean", "std", "bgr", "dilations")
 

@@ -68,8 +68,7 @@ class World(NamedTuple):
     def loss(self, head: Any, features: dict[str, jax.Array], step: int = 0) -> Any:
         """The segmenter's (loss, metrics) as training computes them from these features."""
         outputs = {
-            d: Outputs(resize_bilinear(self.networks.classify(head, f), SIZE), None, f)
-            for d, f in features.items()
+            d: Outputs(resize_bilinear(self.networks.classify(head, f), SIZE), None, f) for d, f in features.items()
         }
         return apoda.objective(head, outputs, self.context(step), self.config, self.networks)
 
