@@ -25,9 +25,11 @@ def load(name: str) -> Vectors:
 
 
 def rule(tag: str, name: str, shape: tuple[int, ...], seed: int = SEED) -> np.ndarray:
-    """The tensor of that published name, float32: linear, convolution and norm weights, biases."""
+    """The tensor of that published name, float32: linear, convolution and norm weights, biases, statistics."""
     n = np.random.default_rng([seed, zlib.crc32(f"{tag}/{name}".encode())]).standard_normal(shape)
-    if name.endswith(".bias"):
+    if name.endswith("running_var"):
+        n = 1 + 0.1 * np.abs(n)
+    elif name.endswith((".bias", "running_mean")):
         n = 0.1 * n
     elif len(shape) == 1:
         n = 1 + 0.1 * n
@@ -36,3 +38,8 @@ def rule(tag: str, name: str, shape: tuple[int, ...], seed: int = SEED) -> np.nd
     else:
         n = n * np.sqrt((2 if len(shape) == 4 else 1) / np.prod(shape[1:]))
     return n.astype(np.float32)
+
+
+def drawn(name: str, shape: tuple[int, ...], seed: int = SEED) -> np.ndarray:
+    """A feature, "feat/<key>", or a cotangent, "cot/<key>", float32."""
+    return np.random.default_rng([seed, zlib.crc32(name.encode())]).standard_normal(shape).astype(np.float32)

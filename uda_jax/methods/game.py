@@ -12,7 +12,7 @@ import ml_collections
 
 from uda_jax.methods.contract import Aux, Context, Method, Scalars, Stream
 from uda_jax.methods.losses import SOURCE, TARGET, domain_accuracy, domain_loss
-from uda_jax.methods.supervised import supervised_loss
+from uda_jax.methods.supervised import DROPOUT, supervised_loss
 from uda_jax.models.networks import Networks
 from uda_jax.models.segmenter import Outputs
 
@@ -27,8 +27,9 @@ Maps = Callable[[Outputs, str], jax.Array]
 def segment_both(networks: Networks, params: Any, context: Context) -> tuple[ByDomain, Any]:
     """(outputs by domain, batch statistics after both); the source goes first, which the statistics show."""
     outputs, stats = {}, context.stats
-    for domain in DOMAINS:
-        outputs[domain], stats = networks.segment(params, stats, context.batch[f"{domain}_image"])
+    for i, domain in enumerate(DOMAINS):
+        key = jax.random.fold_in(context.key, DROPOUT + i)
+        outputs[domain], stats = networks.segment(params, stats, context.batch[f"{domain}_image"], key)
     return outputs, stats
 
 

@@ -6,7 +6,7 @@ import jax
 import ml_collections
 
 from uda_jax.methods.contract import Aux, Context, Method
-from uda_jax.methods.supervised import SOURCE, supervised_loss
+from uda_jax.methods.supervised import DROPOUT, SOURCE, supervised_loss
 from uda_jax.models.networks import Networks
 
 
@@ -17,7 +17,8 @@ def default_config() -> ml_collections.ConfigDict:
 def build(config: ml_collections.ConfigDict, networks: Networks) -> Method:
     def segmenter_loss(params: Any, context: Context) -> tuple[jax.Array, Aux]:
         batch = context.batch
-        outputs, stats = networks.segment(params, context.stats, batch["source_image"])
+        key = jax.random.fold_in(context.key, DROPOUT)
+        outputs, stats = networks.segment(params, context.stats, batch["source_image"], key)
         loss, metrics = supervised_loss(outputs, batch["source_label"], config.source_only.lambda_seg_aux)
         return loss, Aux(stats, metrics)
 

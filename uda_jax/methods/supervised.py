@@ -6,6 +6,7 @@ from uda_jax.methods.contract import Scalars, Stream
 from uda_jax.methods.losses import cross_entropy
 from uda_jax.models.segmenter import Outputs
 
+DROPOUT = 2  # its stream of a step's randomness is folded from this on, a number for every domain
 SOURCE = {"source": Stream(labels=True)}
 
 

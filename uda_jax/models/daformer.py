@@ -45,17 +45,19 @@ class ContextFusion(nn.Module):
         depthwise = partial(DepthwiseConv, kernel=3, kernel_init=uniform_fan_in(9), **types)
         self.embed_layers = [Conv(self.width, 1, use_bias=True, **types) for _ in range(self.maps)]
         self.aspp_modules = [
-            ConvNorm(conv(self.width, 1), norm())
+            ConvNorm(conv(features=self.width, kernel=1), norm())
             if rate == 1
-            else Separable(ConvNorm(depthwise(dilation=rate), norm()), ConvNorm(conv(self.width, 1), norm()))
+            else Separable(
+                ConvNorm(depthwise(dilation=rate), norm()), ConvNorm(conv(features=self.width, kernel=1), norm())
+            )
             for rate in RATES
         ]
-        self.bottleneck = ConvNorm(conv(self.width, 3), norm())
+        self.bottleneck = ConvNorm(conv(features=self.width, kernel=3), norm())
         self.drop = nn.Dropout(self.dropout, broadcast_dims=(1, 2))
         self.conv_seg = Conv(self.num_classes, 1, use_bias=True, kernel_init=nn.initializers.normal(0.01), **types)
 
     def features(self, maps: Sequence[jax.Array], train: bool) -> jax.Array:
-        size = maps[0].shape[1:3]
+        size = maps[0].shape[1], maps[0].shape[2]
         embedded = [embed(x) for embed, x in zip(self.embed_layers, maps, strict=True)]
         x = jnp.concatenate([resize_bilinear(x, size, align_corners=False) for x in embedded], -1)
         x = jax.lax.optimization_barrier(x)

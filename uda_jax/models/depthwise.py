@@ -1,8 +1,8 @@
 """Depthwise convolution with TensorFlow's SAME padding, in the form that each backend is fast at.
 
 XLA:CPU has only naive code for grouped convolutions. There the forward pass and the image's gradient are shifted
-multiply-adds, 20 to 50 times faster, and the kernel's gradient is summed up row by row: automatic differentiation of the
-shifted form, or a reduction a tap, is ten times slower than that. TPU and GPU keep their compiler's convolution.
+multiply-adds, 15 to 40 times faster, and the kernel's gradient is summed up row by row: automatic differentiation of
+the shifted form, or a reduction a tap, is ten times slower than that. TPU and GPU keep their compiler's convolution.
 """
 
 from functools import partial

@@ -60,7 +60,7 @@ pointwise.defvjp(_pointwise_forward, _pointwise_backward)
 def convolution(
     x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: int | str, precision: Precision = None
 ) -> jax.Array:
-    """[B, H, W, I] and [k, k, I, O] -> [B, H', W', O], zero-padded on all four sides, or as TensorFlow's "SAME" says."""
+    """[B, H, W, I] and [k, k, I, O] -> [B, H', W', O], zero-padded on all four sides, or as "SAME" says."""
     return jax.lax.conv_general_dilated(
         x,
         kernel,

@@ -85,7 +85,7 @@ class Segmenter(nn.Module):
         return (x[..., ::-1] if self.bgr else x).astype(self.dtype)
 
     def classify(self, features: jax.Array, size: tuple[int, int] | None = None) -> jax.Array:
-        """The main head's classifier alone: features [B, h, w, C] -> logits [B, h, w, classes], or of `size` = (H, W)."""
+        """The main head's classifier alone: features [B, h, w, C] -> logits [B, h, w, classes], or of `size`."""
         logits = self.head(features)
         return logits if size is None else self.resize(logits, size)
 
