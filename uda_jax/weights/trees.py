@@ -16,6 +16,7 @@ from flax import traverse_util
 
 from uda_jax.errors import UserError
 from uda_jax.files import fetched
+from uda_jax.models.contract import Backbone, Head
 from uda_jax.models.segmenter import BACKBONES, HEADS
 from uda_jax.paths import user_path
 from uda_jax.weights.arrays import read_arrays
@@ -25,7 +26,8 @@ Path_ = tuple[str, ...]
 TREES = ("params", "batch_stats", "discriminator_params")  # the fields of a TrainState that are weights
 PARTS = ("head", "aux_head", "discriminator")  # first components of the names that are not the backbone's
 KINDS = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
-PUBLISHED = {ours: theirs for part in (*BACKBONES.values(), *HEADS.values()) for ours, theirs in part.published.items()}
+_PARTS: tuple[Mapping[str, Backbone | Head], ...] = (BACKBONES, HEADS)
+PUBLISHED = {ours: name for parts in _PARTS for part in parts.values() for ours, name in part.published.items()}
 # Settings that the shapes of weights do not tell.
 UNSEEN = ("stride_in_1x1", "mean", "std", "bgr", "dilations")
 
