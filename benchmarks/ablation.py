@@ -30,6 +30,8 @@ EPS = ("eps_discriminator", "eps_source", "eps_target")
 # What the variants are changes of, whatever the config's own choice has become.
 FIRST = {"adversarial_after_warmup": False, "perturbed_losses_train": "classifier"}
 LARGER = 4
+# Of an unverified recollection of the paper: docs/apoda.md.
+RECOLLECTED = {"lambda_perturbed_source": 0.2, "lambda_consistency": 0.002, "lambda_ent_main": 0.0005}
 DIAGNOSTICS = ("rms_source", "rms_target", "flip_source", "flip_target", "acc_d_main", "acc_d_main_perturbed")
 Runs = dict[str, list[Path]]  # variant -> workdirs, one a seed
 
@@ -52,6 +54,8 @@ def variants(config: ml_collections.ConfigDict) -> dict[str, ml_collections.Conf
         "all + entropy": {},
         "random signs instead": {"attack": "noise"},
         "whole-map instead": {"attack": "map"},
+        "sequential, F on source alone": {"attack_order": "sequential", "eps_target": 0.0},
+        "recollected weights": RECOLLECTED,
         **{f"K = {k}": {"attack_steps": k} for k in (1, 3, 5) if k != c.attack_steps},
         "adversarial loss kept": kept,
         "kept, no attack": kept | dict.fromkeys(EPS, 0.0),

@@ -26,10 +26,19 @@ def test_what_the_variants_switch() -> None:
     assert sizes["+ D attack"] == (0.01, 0, 0)
     assert sizes["+ F attack on source"] == (0, 0.002, 0)
     assert sizes["+ F attack on target"] == (0, 0, 0.011)
+    assert sizes["sequential, F on source alone"] == (0.01, 0.002, 0)
+    assert [label for label, run in runs.items() if run.apoda.attack_order == "sequential"] == [
+        "sequential, F on source alone"
+    ]
+    recollected = runs["recollected weights"].apoda
+    assert (recollected.lambda_perturbed_source, recollected.lambda_consistency) == (0.2, 0.002)
     assert sizes["all"] == sizes["all + entropy"] == sizes["random signs instead"] == sizes["K = 5"] == everything
     entropy = {label for label, run in runs.items() if run.method == "apoda" and run.apoda.lambda_ent_main}
     kept = {"adversarial loss kept", "kept, no attack", "kept, eps x 4", "kept, eps x 4, backbone too"}
-    assert entropy == {"all + entropy", "random signs instead", "whole-map instead", "K = 1", "K = 5"} | kept
+    assert entropy == {"all + entropy", "random signs instead", "whole-map instead", "K = 1", "K = 5"} | kept | {
+        "sequential, F on source alone",
+        "recollected weights",
+    }
     ours = {label: run.apoda for label, run in runs.items() if run.method == "apoda"}
     assert {label for label, c in ours.items() if c.adversarial_after_warmup} == kept
     assert sizes["kept, no attack"] == (0, 0, 0)

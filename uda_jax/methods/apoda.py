@@ -38,6 +38,7 @@ CHOICES = {  # the first is the default
     "gan": ("vanilla", "least_squares"),
     "discriminator_input": ("prediction", "feature"),
     "attack": ("sign", "position", "noise", "map"),
+    "attack_order": ("joint", "sequential"),
     "target_attack": ("pseudo_label", "l2", "kl"),
     "perturbed_losses_train": ("classifier", "classifier+backbone"),
     "consistency": ("l2", "kl"),
@@ -163,7 +164,8 @@ def perturbed_loss(
     for i, d in enumerate(DOMAINS):
         f = jax.lax.stop_gradient(clean[d])
         terms = attacked_losses(d, f, source_label, sizes[d], *frozen, config, networks)
-        moved[d] = perturb(f, terms, config.apoda.attack_steps, config.apoda.attack, jax.random.fold_in(key, i))
+        c, key_d = config.apoda, jax.random.fold_in(key, i)
+        moved[d] = perturb(f, terms, c.attack_steps, c.attack, key_d, c.attack_order)
         metrics |= diagnostics(d, f, moved[d], frozen[0], networks)
     loss, logits, losses = invariance_loss(params, clean, moved, source_label, sizes, config, networks)
     perturbed = {d: Outputs(logits[d], None, clean[d] + moved[d]) for d in DOMAINS}

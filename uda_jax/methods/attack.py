@@ -1,9 +1,10 @@
-"""Adversarial perturbations of a feature map: ascent on several losses at once, each position on its own.
+"""Adversarial perturbations of a feature map: ascent on several losses, each position on its own.
 
 Only features move; networks enter through the losses. For what is attacked, and when, see `uda_jax.methods.apoda`.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -22,7 +23,9 @@ class Term(NamedTuple):
     loss: Callable[[jax.Array], jax.Array]
 
 
-def perturb(features: jax.Array, terms: Sequence[Term], steps: int, kind: str, key: jax.Array) -> jax.Array:
+def perturb(
+    features: jax.Array, terms: Sequence[Term], steps: int, kind: str, key: jax.Array, order: str = "joint"
+) -> jax.Array:
     """The perturbation after `steps` rounds of d <- d + sum over terms of epsilon * direction(gradient of its loss).
 
     All gradients of a round are taken at the same point, features + d; d starts at zero.
@@ -30,20 +33,23 @@ def perturb(features: jax.Array, terms: Sequence[Term], steps: int, kind: str, k
     Args:
       features: [B, h, w, C], float32 or better: in bfloat16 a small step would be rounded away.
       kind: see `direction`.
+      order: "sequential" takes all rounds of a term before the first of the next (Liu et al. 2019).
       key: for "noise" alone.
     Returns:
       d [B, h, w, C], without gradient.
     """
     # The same in every round: noise that adds up as an attack does.
-    keys = [jax.random.fold_in(key, i) for i in range(len(terms))]
+    keyed = [(term, jax.random.fold_in(key, i)) for i, term in enumerate(terms)]
 
-    def ascend(moved: jax.Array, _: None) -> tuple[jax.Array, None]:
+    def ascend(moved: jax.Array, _: None, together: Sequence[tuple[Term, jax.Array]]) -> tuple[jax.Array, None]:
         point = features + moved
-        for term, term_key in zip(terms, keys, strict=True):
+        for term, term_key in together:
             moved = moved + term.epsilon * direction(jax.grad(term.loss)(point), kind, term_key)
         return moved, None
 
-    moved, _ = jax.lax.scan(ascend, jnp.zeros_like(features), length=steps)
+    moved = jnp.zeros_like(features)
+    for together in [keyed] if order == "joint" else [[one] for one in keyed]:
+        moved, _ = jax.lax.scan(partial(ascend, together=together), moved, length=steps)
     return jax.lax.stop_gradient(moved)
 
 

@@ -61,12 +61,24 @@ def test_rounding_errors_do_not_start_a_divergence() -> None:
     class Sloppy:
         calls = 0
 
-        def classify(self, params: Any, features: jax.Array) -> jax.Array:
+        def classify(self, params: Any, features: jax.Array, size: Any) -> jax.Array:
             self.calls += 1
             return features * (1 + 1e-6 * self.calls)
 
     terms = apoda.attacked_losses("target", clean, None, (4, 4), None, None, config, Sloppy())
     assert not perturb(clean, terms, 2, "sign", key()).any()
+
+
+def test_in_sequence_the_second_attack_starts_where_the_first_ends(world: World) -> None:
+    world = world.set(eps_source=0.05, attack_steps=2)
+    f, (game, own) = world.features["source"], world.terms("source")
+    first = perturb(f, [game], 2, "sign", key())
+    then = perturb(f + first, [own], 2, "sign", key())
+    np.testing.assert_allclose(perturb(f, [game, own], 2, "sign", key(), "sequential"), first + then, atol=1e-12)
+    assert (perturb(f, [game, own], 2, "sign", key()) != first + then).any()
+    _, together = world.loss(world.head, world.features)
+    _, after = world.set(attack_order="sequential").loss(world.head, world.features)
+    assert after["rms_source"] != together["rms_source"]
 
 
 def test_a_sign_step_is_epsilon_in_every_element(world: World) -> None:
