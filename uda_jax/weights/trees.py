@@ -160,7 +160,7 @@ def match(arrays: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]
         else:
             loaded.append(name)
     # A deeper network's file covers a shallower one: its further blocks tell.
-    blocks = [name for name in theirs if name not in wanted and re.match(r"layer\d+\.\d+\.", name)]
+    blocks = [name for name in theirs if name not in wanted and re.match(r"(layer\d+|blocks\.\d+)\.\d+\.", name)]
     wrong |= {name: "the model has no such block" for name in blocks if not name.endswith("num_batches_tracked")}
     unused = [name for name in arrays if name not in wrong and (name not in wanted or under(name, skip))]
     return Match(loaded, missing, wrong, fresh, unused)
