@@ -151,11 +151,12 @@ def config_for(model: dict[str, Any], arrays: Arrays) -> ConfigDict:
 
 def _settings(model: dict[str, Any], kept: Arrays, wanted: Shapes, skip: tuple[str, ...]) -> dict[str, Any]:
     """The settings that the arrays kept want: those of heads go with the heads, and gaps must be named again later."""
-    heads = {trees.part_of(name) for name in kept} & {"head", "aux_head"}
-    settings = {k: v for k, v in model.items() if heads or k not in ("two_levels", "dilations", "num_classes")}
+    heads = [part for part in trees.HEAD_PARTS if trees.covers(part, kept)]
+    settings = {k: v for k, v in model.items() if k != "num_classes" and (heads or k not in trees.OF_HEADS)}
     if heads:
-        classes = next(len(array) for name, array in kept.items() if trees.part_of(name) in heads)
-        settings |= {"two_levels": "aux_head" in heads, "num_classes": classes}
+        settings["two_levels"] = "aux_head" in heads
+        if classes := trees.head_of(trees.shapes_of(kept), heads[0]).get("num_classes"):  # not without a classifier
+            settings["num_classes"] = classes
     gaps = trees.match(kept, wanted).missing
     again = tuple(prefix for prefix in skip if trees.covers(prefix, gaps))
     return settings | ({"pretrained_skip": again} if again else {})
@@ -181,8 +182,8 @@ def _misfit(source: str, found: trees.Match, arrays: Arrays, wanted: Shapes, oth
     bad = [*found.missing, *found.wrong]
     if other and any(trees.part_of(name) == "backbone" for name in bad):
         lines.append(f"By their shapes the weights want {' '.join(_lines('model', other))}")
-    if classes := trees.other_classes(found, arrays, wanted):
-        lines += [*classes, "Another number of classes can be set in a --config."]
+    if heads := trees.other_heads(found, arrays, wanted):
+        lines += [*heads, "Heads of other settings need a --config."]
     tops = dict.fromkeys(map(_top, bad or arrays))
     lines.append(f"To leave out what does not fit: --skip={','.join(tops)}" if bad else "Everything is skipped.")
     return "\n".join(lines)

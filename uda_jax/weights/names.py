@@ -8,10 +8,9 @@ import numpy as np
 
 from uda_jax.config import default_config
 from uda_jax.errors import UserError
-from uda_jax.models.segmenter import BACKBONES
 from uda_jax.weights import efficientnet
 from uda_jax.weights.arrays import Arrays
-from uda_jax.weights.trees import PUBLISHED, UNSEEN
+from uda_jax.weights.trees import PUBLISHED, UNSEEN, backbone_of, covers, head_of, shapes_of
 
 # How images were fed to the network that the weights were trained in: RGB means and deviations in 0..255.
 CAFFE = {
@@ -117,20 +116,20 @@ def architecture(arrays: Arrays, source: str) -> dict[str, Any]:
     Raises:
       UserError: no backbone there, or one that is unknown here.
     """
-    shapes = {name: array.shape for name, array in arrays.items()}
+    shapes = shapes_of(arrays)
     try:
-        found = [recognised(shapes) for recognised in dict.fromkeys(b.recognised for b in BACKBONES.values())]
+        model = backbone_of(shapes)
     except UserError as e:
         raise UserError(f"{source} is {e}") from e
-    if not any(found):
+    if not model:
         raise UserError(
             f"{source} holds no backbone that is known here: it has {_some(arrays)}; expected torchvision's names "
             "(conv1.weight, layer1.0.conv1.weight, ... or features.0.weight, ...) or timm's of EfficientNet-Lite "
             "(conv_stem.weight, blocks.0.0.conv_dw.weight, ...)"
         )
-    model = next(filter(None, found))
-    if "head.0.weight" in arrays:
-        model["two_levels"] = "aux_head.0.weight" in arrays
+    if head := head_of(shapes):
+        head.pop("num_classes", None)  # the discriminators', too: a choice of the user's
+        model |= head | {"two_levels": covers("aux_head", arrays)}
     return model
 
 
