@@ -63,6 +63,17 @@ def test_a_loaded_segmenter_is_the_exported_one(workdir: Path, tmp_path: Path) -
     assert segmenter.predict(batch[0], (61, 97)).shape == (61, 97)
 
 
+def test_another_backbone_and_head_are_rebuilt_from_what_the_file_says(tmp_path: Path) -> None:
+    """All of their settings that logits depend on differ from the defaults."""
+    config = tiny("efficientnet_lite0", head="daformer", head_width=8, num_classes=5, two_levels=False)
+    config.model.update(output_stride=32, align_corners=False, mean=(127.0,) * 3, std=(128.0,) * 3, bgr=False)
+    state, batch = make_run(tmp_path, config, 1)[1], images(1, 40, 56)
+    logits = np.asarray(jax.jit(build_networks(config).predict)(state.params, state.batch_stats, batch).main)
+    assert logits.shape == (1, 40, 56, 5) and len(np.unique(logits.argmax(-1))) > 1
+    segmenter = uda_jax.load_segmenter(export(tmp_path))
+    np.testing.assert_array_equal(segmenter.logits(batch), logits, strict=True)
+
+
 def test_the_examples_of_the_documentation_run(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(file.parent)
     found = doctest.testmod(api)

@@ -180,7 +180,6 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         "bn1.weight: holds values that are not finite",
         "bn1.bias: int64, expected floating point",
         "unused: 1 (fc.bias)",
-        "Set model.backbone, stem, stem_width and width",
         "--config.model.pretrained_skip=\"('layer3','bn1','conv1')\"",
     ):
         assert words in str(e.value), (words, str(e.value))

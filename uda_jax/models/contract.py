@@ -48,6 +48,10 @@ class Backbone(NamedTuple):
     own: tuple[str, ...] = ()
 
 
+def _unknown(shapes: Shapes) -> None:
+    del shapes
+
+
 class Head(NamedTuple):
     """From the maps of a backbone's stages to logits, in two steps.
 
@@ -58,11 +62,14 @@ class Head(NamedTuple):
         Raises UserError for strides that it cannot read.
       settings: of `config.model`, those that it reads and that other heads may not have.
       published: names of its modules in the files that others publish, where these are not our own.
+      recognised: (shapes of a head's arrays by those names) -> the settings of `config.model` that they tell, "head"
+        and, if the classifier is there, "num_classes" among them; None if they are no such head's.
     """
 
     build: Callable[[ml_collections.ConfigDict, tuple[int, ...], str], nn.Module]
     settings: tuple[str, ...]
     published: Mapping[str, str] = {}
+    recognised: Callable[[Shapes], dict[str, Any] | None] = _unknown
 
 
 def dtypes(model: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from uda_jax.errors import UserError
-from uda_jax.models.contract import Head, dtypes
+from uda_jax.models.contract import Head, Shapes, dtypes
 from uda_jax.models.depthwise import DepthwiseConv
 from uda_jax.models.layers import CHOICES as OF_LAYERS
 from uda_jax.models.layers import BatchNorm, Conv, Dtype, resize_bilinear, uniform_fan_in
@@ -105,10 +106,18 @@ def build(model: ml_collections.ConfigDict, strides: tuple[int, ...], level: str
     )
 
 
+def recognised(shapes: Shapes) -> dict[str, Any] | None:
+    """Of mmsegmentation's names."""
+    fused, classes = shapes.get("fuse_layer.bottleneck.conv.weight"), shapes.get("conv_seg.bias")
+    if not fused:
+        return None
+    return {"head": "daformer", "head_width": fused[0]} | ({"num_classes": classes[0]} if classes else {})
+
+
 # As mmsegmentation's checkpoints have it, under `decode_head`.
 PUBLISHED = {
     **{f"embed_layers_{i}": f"embed_layers.{i}.proj" for i in range(8)},
     **{f"aspp_modules_{i}": f"fuse_layer.aspp_modules.{i}" for i in range(len(RATES))},
     "bottleneck": "fuse_layer.bottleneck",
 }
-HEADS = {"daformer": Head(build, ("head_width", "dropout", "head_norm"), PUBLISHED)}
+HEADS = {"daformer": Head(build, ("head_width", "dropout", "head_norm"), PUBLISHED, recognised)}

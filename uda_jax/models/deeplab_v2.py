@@ -1,13 +1,15 @@
 """The head of DeepLab-v2 (Chen et al. 2017), and of AdaptSegNet's two levels (section 4)."""
 
+import re
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
 
-from uda_jax.models.contract import Head, dtypes
+from uda_jax.models.contract import Head, Shapes, dtypes
 from uda_jax.models.layers import Dtype, Initializer, uniform_fan_in
 
 
@@ -68,4 +70,13 @@ def build(model: ml_collections.ConfigDict, strides: tuple[int, ...], level: str
     return ASPP(model.num_classes, tuple(model.dilations), -1 if level == "main" else -2, **dtypes(model))
 
 
-HEADS = {"deeplab_v2": Head(build, ("dilations",))}
+def recognised(shapes: Shapes) -> dict[str, Any] | None:
+    """Of branches `0.weight`, `0.bias` and so on, which agree on the number of classes; their dilations do not show."""
+    branches = [shape for name, shape in shapes.items() if re.fullmatch(r"\d+\.(weight|bias)", name)]
+    if not branches:
+        return None
+    classes = {shape[0] for shape in branches if shape}
+    return {"head": "deeplab_v2"} | ({"num_classes": classes.pop()} if len(classes) == 1 else {})
+
+
+HEADS = {"deeplab_v2": Head(build, ("dilations",), recognised=recognised)}

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from uda_jax.errors import UserError
 from uda_jax.models.contract import INITIALIZERS, Backbone, Shapes, dtypes
 from uda_jax.models.depthwise import DepthwiseConv
 from uda_jax.models.layers import BatchNorm, Conv, Dtype, Initializer
@@ -170,17 +171,26 @@ def strides(model: ml_collections.ConfigDict) -> tuple[int, ...]:
 
 
 def recognised(shapes: Shapes) -> dict[str, Any] | None:
-    """The scale, which channels and blocks tell, of timm's names."""
+    """The scale, which channels and blocks tell, of timm's names.
+
+    Raises:
+      UserError: another network of timm's with such names, an EfficientNet that is not Lite among them.
+    """
     if not {"conv_stem.weight", "blocks.0.0.conv_dw.weight"} <= shapes.keys():
         return None
-    found = {(int(m[1]), int(m[2])) for name in shapes if (m := re.match(r"blocks\.(\d)\.(\d+)\.", name))}
+    found = {(int(m[1]), int(m[2])) for name in shapes if (m := re.match(r"blocks\.(\d+)\.(\d+)\.", name))}
     blocks = tuple(sum(stage == s for s, _ in found) for stage in range(len(STAGES)))
     last = shapes.get("blocks.6.0.conv_pwl.weight", (0,))[0]
-    for name in SCALES:
-        stages = stages_of(name)
-        if blocks == tuple(stage.blocks for stage in stages) and last == stages[-1].channels:
-            return {"backbone": name}
-    return None
+    squeezed = any(re.search(r"\._?se[._]", name) for name in shapes)
+    known = {name: (tuple(stage.blocks for stage in stages_of(name)), stages_of(name)[-1].channels) for name in SCALES}
+    names = [name for name, scale in known.items() if scale == (blocks, last)]
+    if squeezed or not names:
+        raise UserError(
+            f"no EfficientNet-Lite that is known here: it has {blocks} blocks, {last} channels at the end and "
+            f"{'' if squeezed else 'no '}squeeze-and-excite; known, without, are "
+            f"{', '.join(f'{name} {blocks} {channels}' for name, (blocks, channels) in known.items())}"
+        )
+    return {"backbone": names[0]}
 
 
 # timm's

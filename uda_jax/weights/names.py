@@ -8,9 +8,9 @@ import numpy as np
 
 from uda_jax.config import default_config
 from uda_jax.errors import UserError
-from uda_jax.models.segmenter import BACKBONES
+from uda_jax.weights import efficientnet
 from uda_jax.weights.arrays import Arrays
-from uda_jax.weights.trees import PUBLISHED, UNSEEN
+from uda_jax.weights.trees import PUBLISHED, UNSEEN, backbone_of, covers, head_of, shapes_of
 
 # How images were fed to the network that the weights were trained in: RGB means and deviations in 0..255.
 CAFFE = {
@@ -26,12 +26,15 @@ TORCH = {
     "std": (58.395, 57.12, 57.375),
     "bgr": False,
 }
+LITE = {"mean": (127.0,) * 3, "std": (128.0,) * 3, "bgr": False}
+TIMM_LITE = {**LITE, "mean": (127.5,) * 3, "std": (127.5,) * 3}  # of tf_efficientnet_lite, Google's weights
 # The heads of both are saved with four branches; AdaptSegNet's returns after the second.
 STYLES: dict[str, dict[str, Any]] = {
     "keras": KERAS,
     "torchvision": TORCH,
     "timm": TORCH,
     "caffe": CAFFE,
+    "efficientnet_lite": LITE,
     "adaptsegnet": {**CAFFE, "dilations": (6, 12)},
     "advent": {**CAFFE, "dilations": (6, 12, 18, 24)},
 }
@@ -54,6 +57,11 @@ def is_caffe(names: Iterable[str]) -> bool:
     return all("Scale." in name for name in names)
 
 
+def is_lite(names: Iterable[str]) -> bool:
+    """Whether these are names of EfficientNet-Lite as Google's weights were first converted."""
+    return any(PREFIXES.sub("", name) == efficientnet.NUMBERED for name in names)
+
+
 def our_names(arrays: Arrays, source: str) -> Arrays:
     """A segmenter's or classifier's arrays under our names; what has no counterpart keeps its own.
 
@@ -61,7 +69,7 @@ def our_names(arrays: Arrays, source: str) -> Arrays:
     auxiliary one; without layer6, layer5 (or VGG's classifier) is the main head.
 
     Raises:
-      UserError: two arrays of one name once the prefixes are gone.
+      UserError: two arrays of one name once the prefixes are gone, or a network's with more blocks than are known.
     """
     bare: Arrays = {}
     for name, array in arrays.items():
@@ -70,6 +78,8 @@ def our_names(arrays: Arrays, source: str) -> Arrays:
             raise UserError(f"{source} has {short} twice, with and without a prefix; expected one of every name")
         if not short.endswith("num_batches_tracked"):
             bare[short] = array
+    if is_lite(bare):
+        return efficientnet.timm_names(bare, source)
     two_levels = any(name.startswith("layer6.") for name in bare)
     vgg = "features.29.weight" in bare
 
@@ -106,19 +116,20 @@ def architecture(arrays: Arrays, source: str) -> dict[str, Any]:
     Raises:
       UserError: no backbone there, or one that is unknown here.
     """
-    shapes = {name: array.shape for name, array in arrays.items()}
+    shapes = shapes_of(arrays)
     try:
-        found = [recognised(shapes) for recognised in dict.fromkeys(b.recognised for b in BACKBONES.values())]
+        model = backbone_of(shapes)
     except UserError as e:
         raise UserError(f"{source} is {e}") from e
-    if not any(found):
+    if not model:
         raise UserError(
             f"{source} holds no backbone that is known here: it has {_some(arrays)}; expected torchvision's names "
-            "(conv1.weight, layer1.0.conv1.weight, ... or features.0.weight, ...)"
+            "(conv1.weight, layer1.0.conv1.weight, ... or features.0.weight, ...) or timm's of EfficientNet-Lite "
+            "(conv_stem.weight, blocks.0.0.conv_dw.weight, ...)"
         )
-    model = next(filter(None, found))
-    if "head.0.weight" in arrays:
-        model["two_levels"] = "aux_head.0.weight" in arrays
+    if head := head_of(shapes):
+        head.pop("num_classes", None)  # the discriminators', too: a choice of the user's
+        model |= head | {"two_levels": covers("aux_head", arrays)}
     return model
 
 
@@ -132,6 +143,8 @@ def discriminator(arrays: Arrays) -> dict[str, int]:
 def style_of(kind: str, arrays: Arrays) -> dict[str, Any]:
     """The settings of a key of STYLES, {} for "", as far as they mean something to these arrays."""
     style = dict(STYLES.get(kind, {}))
+    if kind in ("torchvision", "timm") and "conv_stem.weight" in arrays:
+        style = dict(TIMM_LITE)
     if "layer1.0.conv3.weight" not in arrays:
         style.pop("stride_in_1x1", None)  # of bottlenecks alone
     return style

@@ -1,4 +1,4 @@
-"""Where weights come from: "[KIND:]FILE" or "keras:NAME" -> arrays under our names and the settings that they want."""
+"""Where weights come from: a file, a download or a package -> arrays under our names and the settings they want."""
 
 import difflib
 import zipfile
@@ -10,8 +10,9 @@ from uda_jax.errors import UserError
 from uda_jax.files import AnyPath, fetched
 from uda_jax.paths import is_remote, to_path, user_path
 from uda_jax.weights.arrays import SUFFIXES, Arrays, read_arrays
+from uda_jax.weights.efficientnet import PACKAGES, packaged
 from uda_jax.weights.keras import NETWORKS, read_keras, read_keras_file
-from uda_jax.weights.names import STYLES, is_caffe, is_published, our_names, recorded, style_of
+from uda_jax.weights.names import STYLES, is_caffe, is_lite, is_published, our_names, recorded, style_of
 from uda_jax.weights.torch_file import LEGACY_START, read_torch
 
 KERAS_SUFFIXES = (".h5", ".hdf5", ".keras")
@@ -60,6 +61,8 @@ def _kind(path: AnyPath, names: Iterable[str]) -> str:
         return "keras"
     if is_published(names) or is_caffe(names):
         return "caffe"
+    if is_lite(names):
+        return "efficientnet_lite"
     return "" if path.suffix == ".npz" else "torchvision"
 
 
@@ -67,8 +70,10 @@ def parse_source(source: str) -> tuple[str, str]:
     """(kind or "", file or Keras' name of a network).
 
     Raises:
-      UserError: an unknown kind, network or file, with the nearest known one.
+      UserError: an unknown kind, network or file, with the nearest known one; or a package that is not installed.
     """
+    if source in PACKAGES:
+        return "efficientnet_lite", str(packaged(source))
     kind, colon, rest = source.partition(":")
     if kind in STYLES and rest:
         rest = str(user_path(rest, "--from"))
@@ -85,7 +90,7 @@ def parse_source(source: str) -> tuple[str, str]:
         near = _nearest(rest, NETWORKS)
         raise UserError(f"--from={source}: {rest} is no network of {', '.join(NETWORKS)} and no file{near}")
     if not to_path(rest).exists():
-        near = _nearest(rest, [f"keras:{name}" for name in NETWORKS])
+        near = _nearest(rest, [*PACKAGES, *(f"keras:{name}" for name in NETWORKS)])
         raise UserError(f"--from={source}: there is no file {rest}{near}")
     return "" if kind == "keras" else kind, rest
 

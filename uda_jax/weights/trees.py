@@ -16,20 +16,25 @@ from flax import traverse_util
 
 from uda_jax.errors import UserError
 from uda_jax.files import fetched
-from uda_jax.models.contract import Backbone, Head
-from uda_jax.models.segmenter import BACKBONES, HEADS
+from uda_jax.models.contract import Backbone, Head, Shapes
+from uda_jax.models.segmenter import BACKBONES, HEADS, unused
 from uda_jax.paths import user_path
 from uda_jax.weights.arrays import read_arrays
 
 Path_ = tuple[str, ...]
 
 TREES = ("params", "batch_stats", "discriminator_params")  # the fields of a TrainState that are weights
-PARTS = ("head", "aux_head", "discriminator")  # first components of the names that are not the backbone's
+HEAD_PARTS = ("head", "aux_head")
+PARTS = (*HEAD_PARTS, "discriminator")  # first components of the names that are not the backbone's
 KINDS = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 _PARTS: tuple[Mapping[str, Backbone | Head], ...] = (BACKBONES, HEADS)
 PUBLISHED = {ours: name for parts in _PARTS for part in parts.values() for ours, name in part.published.items()}
 # Settings that the shapes of weights do not tell.
-UNSEEN = ("stride_in_1x1", "mean", "std", "bgr", "dilations")
+UNSEEN = ("stride_in_1x1", "mean", "std", "bgr", "dilations", "output_stride", "align_corners")
+# Settings that weights without a head say nothing of: a backbone alone fits any output stride.
+OF_HEADS = {"head", "two_levels", "num_classes", "output_stride", "align_corners"}.union(
+    *(head.settings for head in HEADS.values())
+)
 
 
 def torch_name(path: Path_) -> str:
@@ -91,6 +96,28 @@ def shapes(state: Any) -> dict[str, tuple[int, ...]]:
     """The shapes of `to_arrays`, from an abstract or real state."""
     weights = flatten(state)
     return {name: torch_shape(weights[path].shape) for path, name in names(state).items()}
+
+
+def shapes_of(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    """The shapes of a file's arrays."""
+    return {name: array.shape for name, array in arrays.items()}
+
+
+def backbone_of(shapes: Shapes) -> dict[str, Any]:
+    """The settings of `config.model` that a backbone's shapes tell, {} if it is none that is known here.
+
+    Raises:
+      UserError: it is of a known kind, and of a size that is unknown here.
+    """
+    found = (recognised(shapes) for recognised in dict.fromkeys(b.recognised for b in BACKBONES.values()))
+    return next(filter(None, found), {})
+
+
+def head_of(shapes: Shapes, part: str = "head") -> dict[str, Any]:
+    """The settings of `config.model` that the shapes of a part in HEAD_PARTS tell, {} if it is not there or unknown."""
+    inside = {name.removeprefix(f"{part}."): shape for name, shape in shapes.items() if part_of(name) == part}
+    found = (recognised(inside) for recognised in dict.fromkeys(h.recognised for h in HEADS.values()))
+    return next(filter(None, found), {})
 
 
 def to_torch(x: np.ndarray) -> np.ndarray:
@@ -160,7 +187,7 @@ def match(arrays: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]
         else:
             loaded.append(name)
     # A deeper network's file covers a shallower one: its further blocks tell.
-    blocks = [name for name in theirs if name not in wanted and re.match(r"layer\d+\.\d+\.", name)]
+    blocks = [name for name in theirs if name not in wanted and re.match(r"(layer\d+|blocks\.\d+)\.\d+\.", name)]
     wrong |= {name: "the model has no such block" for name in blocks if not name.endswith("num_batches_tracked")}
     unused = [name for name in arrays if name not in wrong and (name not in wanted or under(name, skip))]
     return Match(loaded, missing, wrong, fresh, unused)
@@ -256,25 +283,37 @@ def _misfit(
     skip: tuple[str, ...],
 ) -> str:
     """What does not fit, why as far as it can be told, and the settings that would help."""
-    lines = [f"{file} does not fit the networks of this run:", report(found), *other_classes(found, arrays, wanted)]
+    lines = [f"{file} does not fit the networks of this run:", report(found), *other_heads(found, arrays, wanted)]
     bad = [*found.missing, *found.wrong]
     parts = dict.fromkeys(name.split(".")[0] for name in sorted(bad, key=_rank))
     if any(part_of(name) == "backbone" for name in bad):
-        lines.append("Set model.backbone, stem, stem_width and width to those of the weights.")
+        lines += _other_backbone(arrays, wanted)
     if any(part_of(name) == "backbone" for name in found.loaded):
         value = repr((*skip, *parts)).replace(" ", "")
         lines.append(f'To keep fresh values for what does not fit: --config.model.pretrained_skip="{value}"')
     return "\n".join(lines)
 
 
-def other_classes(found: Match, arrays: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """A line for every head of a file that tells another number of classes apart than the model's."""
+def _other_backbone(arrays: Mapping[str, np.ndarray], wanted: Shapes) -> list[str]:
+    """A line of the settings in which the backbone of a file differs from the model's, if its shapes tell."""
+    try:
+        theirs, ours = backbone_of(shapes_of(arrays)), backbone_of(wanted)
+    except UserError as e:
+        return [f"The file is {e}."]
+    flags = [f"--config.model.{key}={value}" for key, value in theirs.items() if ours.get(key) != value]
+    return [f"By their shapes the weights want {' '.join(flags)}"] if flags else []
+
+
+def other_heads(found: Match, arrays: Mapping[str, np.ndarray], wanted: Shapes) -> list[str]:
+    """A line for every setting in which a head of a file differs from the model's, of those heads that do not fit."""
     lines = []
-    heads = {part_of(n): n for n in found.wrong if n in wanted and part_of(n) in PARTS and n.endswith(".bias")}
-    for part, name in heads.items():
-        theirs, ours = (str(shape[0]) if len(shape) == 1 else "no" for shape in (arrays[name].shape, wanted[name]))
-        if theirs != ours:
-            lines.append(f"Its {part} has {theirs} classes, the model {ours} (config.model.num_classes).")
+    bad = {part_of(name) for name in (*found.missing, *found.wrong)}
+    for part in filter(bad.__contains__, HEAD_PARTS):
+        theirs, ours = head_of(shapes_of(arrays), part), head_of(wanted, part)
+        differing = {key: (theirs[key], ours[key]) for key in theirs if key in ours and theirs[key] != ours[key]}
+        if classes := differing.pop("num_classes", None):
+            lines.append(f"Its {part} has {classes[0]} classes, the model {classes[1]} (config.model.num_classes).")
+        lines += [f"Its {part} wants config.model.{key}={a}, the model has {b}." for key, (a, b) in differing.items()]
     return lines
 
 
@@ -292,9 +331,10 @@ def _advice(file: str, loaded: set[str], metadata: Mapping[str, Any], model: Any
     theirs = metadata.get("model")
     if model is None or not isinstance(theirs, dict):
         return []
-    # What has a meaning for the weights loaded: the place of the stride for bottlenecks, dilations for a head.
-    needs = {"stride_in_1x1": "layer1.0.conv3.weight", "dilations": "head.0.weight"}
-    keys = [key for key in UNSEEN if key in theirs and (key not in needs or needs[key] in loaded)]
+    idle = {*unused(model), *(() if covers("head", loaded) else OF_HEADS)}
+    if "layer1.0.conv3.weight" not in loaded:
+        idle.add("stride_in_1x1")  # of bottlenecks alone
+    keys = [key for key in UNSEEN if key in theirs and key not in idle]
     pairs = [(key, theirs[key], model[key]) for key in keys]
     pairs = [(key, a, list(b) if isinstance(b, tuple) else b) for key, a, b in pairs]  # as JSON has it
     return [f"note: {file} was made with model.{key}={a}, this run has {b}" for key, a, b in pairs if a != b]
