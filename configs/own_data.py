@@ -12,7 +12,8 @@ Data:      SOURCE holds images/ and labels/ (PNG of Cityscapes train ids; anythi
            --config.data.eval.dataset=folders/source. It shows that training works; it says nothing about the target.
 Weights:   an ImageNet ResNet-50; docs/weights.md. Without any (worse): --config.model.pretrained= \
                --config.model.norm=batch --config.model.affine=train --config.model.init=he
-Hardware:  one accelerator with about 12 GB; a CPU with patience, or with smaller sizes. Time: not measured.
+Hardware:  one accelerator with about 12 GB. Time: not measured. On a CPU, or for small sets: configs/laptop.py, whose
+           network learns in minutes.
 Expect:    nothing in general. Compare with source-only before believing in adaptation: python -m uda_jax.compare with
            the same flags (for its oracle, build "target_oracle" from a labelled part of the target).
 
