@@ -70,6 +70,10 @@ def test_the_default_is_valid_and_locked() -> None:
         ("eval.classes", ("road",), r"config.eval.classes=\('road',\): expected train ids"),
         ("eval.classes", (0.5,), "expected train ids"),
         ("eval.classes", (1, 1), "each once"),
+        ("data.source.sampling", "rare_classes", "config.data.source.sampling='rare_classes' .* did you mean 'rare_c"),
+        ("data.target.rare_temperature", 0.0, "config.data.target.rare_temperature=0.0 must be at least 1e-06"),
+        ("data.source.rare_pixels", -1, "config.data.source.rare_pixels=-1 must be at least 0"),
+        ("data.oracle.rare_crop_ratio", -0.5, "config.data.oracle.rare_crop_ratio=-0.5 must be at least 0"),
     ],
 )
 def test_values_that_cannot_work(path: str, value: object, words: str) -> None:
@@ -132,6 +136,43 @@ def test_settings_of_a_level_that_is_not_there(method: str, setting: str, value:
     with pytest.raises(UserError, match=f"config.{method}.{setting}={value!r} does nothing with .*two_levels=False"):
         check_config(config)
     assert differences(config.to_dict(), usual) == ""
+
+
+@pytest.mark.parametrize("name", ["source", "target", "oracle"])
+@pytest.mark.parametrize(
+    ("setting", "value"), [("rare_temperature", 0.1), ("rare_pixels", 100), ("rare_crop_ratio", 2.0)]
+)
+def test_settings_of_rare_classes_without_their_sampling(name: str, setting: str, value: float) -> None:
+    config = default_config()
+    config.data[name].update({"sampling": "rare_class", setting: value})
+    check_config(config)
+    config.data[name].sampling = "uniform"
+    words = f"config.data.{name}.{setting}={value} does nothing with config.data.{name}.sampling='uniform'; leave it at"
+    with pytest.raises(UserError, match=words):
+        check_config(config)
+
+
+def test_weights_of_sets_that_are_drawn_from_together() -> None:
+    config = default_config()
+    config.data.source.update(dataset="gta5+synthia", weights=(1.0, 3.0))
+    check_config(config)
+    config.data.source.sampling = "rare_class"
+    words = r"source.weights=\(1.0, 3.0\) does nothing with config.data.source.sampling='rare_class'; leave it at \(\)"
+    with pytest.raises(UserError, match=words):
+        check_config(config)
+
+
+def test_crops_that_are_too_small_to_show_what_is_sought() -> None:
+    config = default_config()
+    source = config.data.source
+    source.update(sampling="rare_class", size=(30, 50), crop=(30, 50))
+    check_config(config)  # whole images, in which none is sought
+    for changes in ({"crop": (30, 49)}, {"scale": (0.5, 1.1)}):
+        source.update({"crop": (), "scale": (1.0, 1.0), "rare_crop_ratio": 0.5, **changes})
+        with pytest.raises(UserError, match=r"rare_pixels=3000 times rare_crop_ratio=0\.5 are all pixels of crop="):
+            check_config(config)
+        source.rare_crop_ratio = 0.48
+        check_config(config)
 
 
 def test_a_method_without_a_game_may_have_the_config_of_one_with_it() -> None:
@@ -210,6 +251,13 @@ def test_a_run_from_before_a_setting_existed_had_its_default() -> None:
     config = default_config()
     old = config.to_dict()
     del old["model"]["pretrained_skip"], old["data"]["source"]["jitter"]
+    for name in ("sampling", "rare_temperature", "rare_pixels", "rare_crop_ratio"):
+        del old["data"]["source"][name], old["data"]["target"][name], old["data"]["oracle"][name]
     assert differences(old, config) == ""
+    config.data.source.sampling = "rare_class"
+    assert differences(old, config) == "  data.source.sampling: 'uniform' there, 'rare_class' here"
+    config.data.source.rare_pixels = 7
+    assert "  data.source.rare_pixels: 3000 there, 7 here" in differences(old, config)
+    config.data.source.update(sampling="uniform", rare_pixels=3000)
     config.data.source.jitter = 0.3
     assert differences(old, config) == "  data.source.jitter: 0.0 there, 0.3 here"

@@ -13,12 +13,18 @@ from uda_jax.methods import METHODS
 from uda_jax.models import networks, segmenter
 from uda_jax.training import optimizers
 
+TRAINED_ON = ("source", "target", "oracle")  # the streams of config.data besides "eval"
 CHOICES = {
     f"{section}.{name}": names
     for section, choices in (("model", networks.CHOICES), ("optimizer", optimizers.CHOICES))
     for name, names in choices.items()
-}
+} | {f"data.{stream}.sampling": ("uniform", "rare_class") for stream in TRAINED_ON}
 INFINITE = float("inf")
+RARE = {  # settings of a stream that sampling "rare_class" alone reads
+    "rare_temperature": (1e-6, INFINITE),  # shares are divided by it
+    "rare_pixels": (0, INFINITE),
+    "rare_crop_ratio": (0, INFINITE),
+}
 BOUNDS: dict[str, tuple[float, float]] = {
     "seed": (-(2**31), 2**31 - 1),  # JAX takes 32 bits of it
     "model.num_classes": (1, 255),
@@ -48,6 +54,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "train.keep": (1, INFINITE),
     "eval.limit": (0, INFINITE),
     "eval.samples": (0, INFINITE),
+    **{f"data.{stream}.{name}": bounds for stream in TRAINED_ON for name, bounds in RARE.items()},
 }
 # Settings that a run may be resumed with although they differ: they do not change what a step computes.
 FREE_TO_CHANGE = (
@@ -164,6 +171,10 @@ def _data() -> ConfigDict:
         "flip": False,
         "jitter": 0.0,  # strength of random colours, 0..1
         "dct_scaling": False,  # shrink JPEGs stored at twice `size` or more while decoding: faster, other pixels
+        "sampling": "uniform",  # "rare_class" draws a class, the rarer the likelier, and then an image that shows it
+        "rare_temperature": 0.01,  # the lower, the more the rarest classes are preferred
+        "rare_pixels": 3000,  # an image shows a class if its label, as stored, has more pixels of it
+        "rare_crop_ratio": 0.5,  # crops with more than this share of rare_pixels are sought; 0 takes any
     }
     evaluation = {"dataset": "streets/camera", "split": "val", "size": (512, 1024), "label_size": ()}
     return ConfigDict(
@@ -209,7 +220,7 @@ def check_config(config: ConfigDict) -> None:
     classes = config.eval.classes
     if not _are(int, classes) or len(set(classes)) < len(classes):
         raise UserError(f"config.eval.classes={classes}: expected train ids, each once, such as (0, 1, 13)")
-    for name in ("source", "target", "oracle", "eval"):
+    for name in (*TRAINED_ON, "eval"):
         _check_stream(config.data[name], f"config.data.{name}")
     _check_model(config.model)
     _check_optimizer(config.optimizer)
@@ -275,6 +286,10 @@ def idle(config: ConfigDict) -> dict[str, str]:
     if not model.two_levels:
         paths = [f"{config.method}.{key}" for key in method if key.endswith("_aux")]
         found |= dict.fromkeys(paths, "config.model.two_levels=False")
+    for name in TRAINED_ON:
+        sampling = config.data[name].sampling
+        unread = ("weights",) if sampling == "rare_class" else tuple(RARE)
+        found |= {f"data.{name}.{key}": f"config.data.{name}.sampling={sampling!r}" for key in unread}
     return found
 
 
@@ -306,8 +321,20 @@ def _check_stream(stream: ConfigDict, name: str) -> None:
                 f"{name}.crop={crop} (size, where there is none) is larger than any image: of size={stream.size} and "
                 f"scale={scale} they are {largest} at most, and all would be padded; choose a smaller crop"
             )
+        _check_sought(stream, name, crop)
     if not 0 <= stream.get("jitter", 0.0) <= 1:
         raise UserError(f"{name}.jitter={stream.jitter} must be 0..1")
+
+
+def _check_sought(stream: ConfigDict, name: str, crop: tuple[int, int]) -> None:
+    """Crops that are sought in vain would be drawn eleven times each and be no other than any."""
+    sought, varied = stream.rare_pixels * stream.rare_crop_ratio, crop != tuple(stream.size) or stream.scale[1] > 1
+    if stream.sampling == "rare_class" and varied and sought >= crop[0] * crop[1]:
+        raise UserError(
+            f"{name}: rare_pixels={stream.rare_pixels} times rare_crop_ratio={stream.rare_crop_ratio} are all pixels "
+            f"of crop={crop} or more, so no crop could show a class well enough; lower rare_crop_ratio, or set it to 0 "
+            "to take any crop"
+        )
 
 
 def _check_model(model: ConfigDict) -> None:

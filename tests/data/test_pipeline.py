@@ -64,9 +64,9 @@ def smooth(number: int, size: tuple[int, int] = (48, 64)) -> np.ndarray:
 
 def stream(**changes) -> ConfigDict:
     fields = {"dataset": "folders/small", "weights": (), "split": "train", "size": SIZE, "label_size": ()}
-    return ConfigDict(
-        {**fields, "crop": (), "scale": (1.0, 1.0), "flip": False, "jitter": 0.0, "dct_scaling": False, **changes}
-    )
+    fields |= {"crop": (), "scale": (1.0, 1.0), "flip": False, "jitter": 0.0, "dct_scaling": False}
+    fields |= {"sampling": "uniform", "rare_temperature": 0.01, "rare_pixels": 3000, "rare_crop_ratio": 0.5}
+    return ConfigDict({**fields, **changes})
 
 
 AUGMENTED = {"crop": (8, 10), "scale": (0.5, 1.5), "flip": True, "jitter": 0.4}

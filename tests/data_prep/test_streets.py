@@ -163,7 +163,7 @@ def test_builder_writes_both_domains_and_keeps_what_exists(tmp_path) -> None:  #
 def test_fewer_scenes_than_files_can_be_built_and_trained_on(tmp_path, train: int, val: int) -> None:  # type: ignore[no-untyped-def]
     build(tmp_path, size=(8, 16), train_images=train, val_images=val, workers=1)
     stream = ConfigDict({"dataset": "streets/camera", "weights": (), "split": "train", "size": (8, 16), "crop": ()})
-    stream.update({"scale": (1.0, 1.0), "flip": False, "jitter": 0.0, "dct_scaling": False})
+    stream.update({"scale": (1.0, 1.0), "flip": False, "jitter": 0.0, "dct_scaling": False, "sampling": "uniform"})
     batches = pipeline.train_stream(str(tmp_path), stream, batch_size=2, seed=0)
     assert next(batches)["image"].shape == (2, 8, 16, 3)
     assert pipeline.describe(str(tmp_path), "streets/rendered", "train")["count"] == train

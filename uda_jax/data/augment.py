@@ -4,14 +4,23 @@ Labels travel as [H, W, 1], so that image and label go through the same calls. `
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from uda_jax.data.labels import IGNORE
 
+TRIES = 10  # crops that are looked at for a class that is sought
 COLOURS = {"image": 3, "strong": 4}  # what a record's seed is folded with; augment splits it for the rest
 
 Pair = tuple[tf.Tensor, tf.Tensor | None]  # image, label
+
+
+class Sought(NamedTuple):
+    """What a crop should show: more than `least` pixels of the class `train_id`, int64 []."""
+
+    train_id: tf.Tensor
+    least: int
 
 
 def resize(image: tf.Tensor, label: tf.Tensor | None, size: tf.Tensor) -> Pair:
@@ -47,24 +56,27 @@ def augment(
     crop: tuple[int, int],
     scale: tuple[float, float] = (1.0, 1.0),
     flip: bool = False,
+    sought: Sought | None = None,
 ) -> Pair:
     """Random scale, then a random window of `crop` = (height, width) and a random horizontal flip.
 
     Where the scaled image is smaller than the window it is padded at the bottom and the right: the image
-    with 0, the label with 255.
+    with 0, the label with 255. Windows are drawn until one shows what is `sought`; if ten do not, the next is
+    taken as it comes, as in DAFormer's published code.
 
     Args:
       image: uint8 [h, w, 3].
       label: uint8 [h, w, 1] or None.
       seed: int64 [2]; the result is a pure function of it.
       scale: bounds of the uniform scale factor; (1, 1) does not resize.
+      sought: None takes the first window; else the label is needed.
     Returns:
       (uint8 [*crop, 3], uint8 [*crop, 1] or None), with static shapes.
     """
     scale_seed, crop_seed, flip_seed = tf.unstack(tf.random.split(seed, 3))
     if tuple(scale) != (1.0, 1.0):
         image, label = _random_scale(image, label, scale_seed, scale)
-    image, label = _random_crop(image, label, crop_seed, crop)
+    image, label = _random_crop(image, label, crop_seed, crop, sought)
     if flip:
         image, label = _random_flip(image, label, flip_seed)
     return image, label
@@ -102,14 +114,21 @@ def _random_scale(image: tf.Tensor, label: tf.Tensor | None, seed: tf.Tensor, sc
     return resize(image, label, tf.maximum(size, 1))
 
 
-def _random_crop(image: tf.Tensor, label: tf.Tensor | None, seed: tf.Tensor, crop: tuple[int, int]) -> Pair:
+def _random_crop(
+    image: tf.Tensor,
+    label: tf.Tensor | None,
+    seed: tf.Tensor,
+    crop: tuple[int, int],
+    sought: Sought | None = None,
+) -> Pair:
     if image.shape[:2] == crop:
         return image, None if label is None else tf.ensure_shape(label, (*crop, 1))
     size = tf.shape(image)[:2]
     slack = tf.maximum(size - crop, 0)
-    # floor(u * (slack + 1)) with u < 1; the minimum guards against rounding up in float32.
-    offset = tf.random.stateless_uniform([2], seed) * tf.cast(slack + 1, tf.float32)
-    top, left = tf.unstack(tf.minimum(tf.cast(offset, tf.int32), slack))
+    offset = _random_offset(slack, seed)
+    if sought is not None:
+        offset = _seek(label, offset, slack, seed, crop, sought)
+    top, left = tf.unstack(offset)
     down, right = tf.unstack(tf.maximum(crop - size, 0))
 
     def window(x: tf.Tensor, fill: int) -> tf.Tensor:
@@ -118,6 +137,36 @@ def _random_crop(image: tf.Tensor, label: tf.Tensor | None, seed: tf.Tensor, cro
         return tf.ensure_shape(x, (*crop, x.shape[-1]))
 
     return window(image, 0), None if label is None else window(label, IGNORE)
+
+
+def _random_offset(slack: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """(top, left), int32 [2], each uniform in 0 .. its slack."""
+    # floor(u * (slack + 1)) with u < 1; the minimum guards against rounding up in float32.
+    offset = tf.random.stateless_uniform([2], seed) * tf.cast(slack + 1, tf.float32)
+    return tf.minimum(tf.cast(offset, tf.int32), slack)
+
+
+def _seek(
+    label: tf.Tensor,
+    offset: tf.Tensor,
+    slack: tf.Tensor,
+    seed: tf.Tensor,
+    crop: tuple[int, int],
+    sought: Sought,
+) -> tf.Tensor:
+    """`offset`, or one drawn after it, int32 [2], whose window of uint8 [h, w, 1] shows what is sought."""
+    some = tf.reduce_any(slack > 0)  # else all windows are the same
+
+    def poor(number: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
+        window = label[offset[0] : offset[0] + crop[0], offset[1] : offset[1] + crop[1]]
+        # tf.math.count_nonzero takes twice the time.
+        found = tf.reduce_sum(tf.cast(tf.equal(window, tf.cast(sought.train_id, label.dtype)), tf.int32))
+        return some & (number < TRIES) & (found <= sought.least)
+
+    def again(number: tf.Tensor, offset: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return number + 1, _random_offset(slack, tf.random.fold_in(seed, number))
+
+    return tf.while_loop(poor, again, (tf.constant(0), offset), parallel_iterations=1)[1]
 
 
 def _random_flip(image: tf.Tensor, label: tf.Tensor | None, seed: tf.Tensor) -> Pair:

@@ -74,10 +74,14 @@ def make_order(counts: Sequence[int], weights: Sequence[float], seed: int, domai
 
 @lru_cache(maxsize=16)
 def _permutation(seed: int, domain: str, which: int, epoch: int, count: int) -> np.ndarray:
-    """int64 [count]; of raw random bits, which NumPy promises to leave as they are, unlike its own permutations."""
-    entropy = [seed % 2**32, stable_hash(domain), which + 1, epoch]
-    bits = np.random.Philox(np.random.SeedSequence(entropy)).random_raw(count)
-    return np.argsort(bits, kind="stable")
+    """int64 [count]; of raw random bits, as NumPy does not promise to leave its own permutations as they are."""
+    return np.argsort(random_bits(seed, domain, which + 1, epoch, count), kind="stable")
+
+
+def random_bits(seed: int, domain: str, use: int, number: int, count: int) -> np.ndarray:
+    """uint64 [count], a pure function of the arguments for good: NumPy promises to leave raw bits as they are."""
+    entropy = [seed % 2**32, stable_hash(domain), use, number]
+    return np.random.Philox(np.random.SeedSequence(entropy)).random_raw(count)
 
 
 def stable_hash(name: str) -> int:

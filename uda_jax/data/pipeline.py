@@ -20,7 +20,8 @@ from ml_collections import ConfigDict
 from uda_jax.data import augment, records
 from uda_jax.data.decode import decode_shrunken
 from uda_jax.data.labels import IGNORE
-from uda_jax.data.order import make_order, stable_hash
+from uda_jax.data.order import Order, make_order, stable_hash
+from uda_jax.data.rare_class import RareClassOrder, make_rare_class_order
 from uda_jax.errors import UserError
 from uda_jax.paths import to_path
 
@@ -84,10 +85,13 @@ def train_stream(
 
     Args:
       stream: {dataset: "streets/rendered", weights: (), split: "train", size: (H, W), crop: () or (h, w),
-        scale: (lo, hi), flip: bool, jitter: float, dct_scaling: bool}. Of several sets, as in "gta5+synthia", `weights`
-        says how often each is drawn from; () is by size. Images are resized to `size`, then augmented: see
-        `augment.augment`; `crop` () stands for `size`. With `dct_scaling`, JPEGs stored at twice `size` or more
-        are shrunken while they are decoded (see `decode.decode_shrunken`): faster, and other pixels.
+        scale: (lo, hi), flip: bool, jitter: float, dct_scaling: bool, sampling: "uniform", rare_temperature: float,
+        rare_pixels: int, rare_crop_ratio: float}. Of several sets, as in "gta5+synthia", `weights` says how often each
+        is drawn from; () is by size. Images are resized to `size`, then augmented: see `augment.augment`; `crop` ()
+        stands for `size`. With `dct_scaling`, JPEGs stored at twice `size` or more are shrunken while they are
+        decoded (see `decode.decode_shrunken`): faster, and other pixels. `sampling` "rare_class" draws images by the
+        classes that they show (see `rare_class`), all sets together and without `weights`, and seeks crops with more
+        than `rare_pixels` * `rare_crop_ratio` pixels of the class that was drawn; a ratio of 0 takes any.
       batch_size: of all processes together.
       domain: sets this stream's randomness apart from that of others with the same seed.
       start: batches consumed before; the stream is that from 0 after `start` batches, bit for bit.
@@ -96,15 +100,12 @@ def train_stream(
     Yields:
       {view: uint8 [b, h, w, 3] RGB, "label": int32 [b, h, w]} with b = batch_size // process_count.
     Raises:
-      UserError: dataset, split or index missing, no labels, or label ids out of range.
+      UserError: dataset, split or index missing, no labels, or label ids out of range; or as `check_sampling`.
     """
     builders, info = _open(data_dir, stream, labels)
     share = _share(batch_size, process_count)
-    sets = [
-        records.select(builder, stream.split, f"--data={data_dir} --dataset={name}")
-        for name, builder in builders.items()
-    ]
-    order = make_order([len(one.shard) for one in sets], tuple(stream.weights), seed, domain)
+    sets = _select(builders, data_dir, stream)
+    order = _order(stream, sets, info["classes"], labels, seed, domain)
     decode = _decoder(builders, labels, tuple(stream.size) if stream.dct_scaling else None)
     crop = tuple(stream.crop) or tuple(stream.size)
     root = tf.constant([seed, stable_hash(domain)], tf.int64)
@@ -113,26 +114,69 @@ def train_stream(
         """Where in the stream of all processes this one's number-th example is."""
         return number // share * batch_size + process_index * share + number % share
 
-    def find(numbers: np.ndarray) -> np.ndarray:
-        return order.records(position(numbers))
+    def at_positions(find: Callable[[np.ndarray], np.ndarray]) -> tf.data.Dataset:
+        return records.look_up(lambda numbers: find(position(numbers)), start * share)
 
-    def example(number: tf.Tensor, record: tf.Tensor) -> dict[str, tf.Tensor]:
+    def example(number: tf.Tensor, record: tf.Tensor, rare: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         stored = decode(record)
         image, label = augment.resize(stored["image"], stored.get("label"), tuple(stream.size))
         image = tf.ensure_shape(image, (*stream.size, 3))
         key = tf.random.fold_in(root, position(number))
-        image, label = augment.augment(image, label, key, crop=crop, scale=tuple(stream.scale), flip=stream.flip)
+        sought = None if rare is None else augment.Sought(rare, int(stream.rare_pixels * stream.rare_crop_ratio))
+        image, label = augment.augment(
+            image, label, key, crop=crop, scale=tuple(stream.scale), flip=stream.flip, sought=sought
+        )
         seen = {view: augment.view(image, key, view, stream.jitter) for view in views}
         if label is not None:
             seen["label"] = label[..., 0]
         return {name: part[tf.newaxis] for name, part in seen.items()} if share == 1 else seen  # a batch, uncopied
 
-    dataset = records.read(records.join(sets), find, start * share).enumerate(start * share)
-    dataset = dataset.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    columns = [tf.data.Dataset.counter(start * share), records.read(records.join(sets), at_positions(order.records))]
+    if isinstance(order, RareClassOrder) and stream.rare_crop_ratio:
+        columns.append(at_positions(order.classes_at))
+    dataset = tf.data.Dataset.zip(tuple(columns)).map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     if share > 1:
         dataset = dataset.batch(share, drop_remainder=True)
     dataset = dataset.prefetch(READY)
     return (_checked(batch, stream, info["classes"]) for batch in dataset.as_numpy_iterator())
+
+
+def check_sampling(data_dir: str, stream: ConfigDict, labels: bool, domain: str) -> None:
+    """Looks into the index whether images can be drawn by their classes, if they are to be; reads no record.
+
+    Raises:
+      UserError: the labels are not read, or a class that occurs is shown by no image well enough.
+    """
+    if stream.sampling == "rare_class":
+        builders, info = _open(data_dir, stream, labels)
+        _order(stream, _select(builders, data_dir, stream), info["classes"], labels, 0, domain)
+
+
+def _select(
+    builders: Mapping[str, tfds.core.DatasetBuilder], data_dir: str, stream: ConfigDict
+) -> list[records.Records]:
+    """The records of each set."""
+    return [
+        records.select(builder, stream.split, f"--data={data_dir} --dataset={name}")
+        for name, builder in builders.items()
+    ]
+
+
+def _order(
+    stream: ConfigDict, sets: Sequence[records.Records], classes: Sequence[str], labels: bool, seed: int, domain: str
+) -> Order | RareClassOrder:
+    if stream.sampling == "uniform":
+        return make_order([len(one.shard) for one in sets], tuple(stream.weights), seed, domain)
+    if not labels:  # and the index counts them: to draw by it would be to use what the method must not know
+        raise UserError(
+            f"config.data.{domain}.sampling={stream.sampling!r} draws images by their labels, and the method does not "
+            "read those; leave it at 'uniform'"
+        )
+    pixels = np.concatenate([pixels for one in sets for pixels in one.pixels])
+    try:
+        return make_rare_class_order(pixels, classes, stream.rare_temperature, stream.rare_pixels, seed, domain)
+    except UserError as error:
+        raise UserError(f"{stream.dataset} ({stream.split}): {error}") from error
 
 
 def eval_batches(

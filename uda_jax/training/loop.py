@@ -304,5 +304,8 @@ def check_run(config: ml_collections.ConfigDict, mesh: Mesh) -> dict[str, Any]:
         user_path(config.model.pretrained, "--config.model.pretrained")
     check_batch_size(config.train.batch_size, mesh, "train.batch_size")
     check_batch_size(config.eval.batch_size, mesh, "eval.batch_size")
-    check_classes(config, [name for name, stream in runs.streams_of(config).items() if stream.labels] + ["eval"])
+    streams = runs.streams_of(config)
+    check_classes(config, [name for name, stream in streams.items() if stream.labels] + ["eval"])
+    for name, stream in streams.items():
+        pipeline.check_sampling(config.data.dir, config.data[name], stream.labels, name)
     return runs.describe(config)
