@@ -31,7 +31,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.discriminator.width = 32
 
     config.optimizer.update(name="adamw", learning_rate=2e-4, weight_decay=0.01)
-    config.optimizer.update(warmup_steps=100, power=1.0, schedule_steps=1000)
+    config.optimizer.update(warmup_steps=100, power=1.0, schedule_steps=1500)
 
     config.data.source.dataset = "folders/source"
     config.data.target.dataset = config.data.eval.dataset = "folders/target"
@@ -41,5 +41,5 @@ def get_config() -> ml_collections.ConfigDict:
     for stream in (config.data.source, config.data.oracle):
         stream.update(sampling="rare_class", rare_pixels=250)
     config.data.eval.size = (360, 480)
-    config.train.update(steps=1000, batch_size=2, log_every=10, eval_every=500, checkpoint_every=200)
+    config.train.update(steps=1500, batch_size=2, log_every=10, eval_every=500, checkpoint_every=200)
     return config
