@@ -136,5 +136,8 @@ def test_shapes_tell_the_size(size: int) -> None:
         shapes = jax.eval_shape(partial(model(size).init, train=False), jax.random.key(0), x)["params"]
     flat = {torch_name(("backbone", *p)): torch_shape(s.shape) for p, s in traverse_util.flatten_dict(shapes).items()}
     assert recognised(flat) == {"backbone": f"efficientnet_lite{size}"}
-    with pytest.raises(UserError, match="no EfficientNet-Lite that is known here"):
+    assert recognised({k: v for k, v in flat.items() if k != "conv_stem.weight"}) is None
+    with pytest.raises(
+        UserError, match=r"no EfficientNet-Lite that is known here: it has \(1, .* blocks, .* and no squeeze"
+    ):
         recognised({k: v for k, v in flat.items() if not k.startswith("blocks.3.2.")})
