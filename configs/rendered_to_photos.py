@@ -5,8 +5,9 @@ Data:      folders/rendered (train), folders/photos (train without labels, val) 
            folders/photos_oracle (train), all built with --size=480x360; see README.md, "Your own data".
 Weights:   as configs/laptop.py.
 Hardware:  1 CPU core a run.
-Time:      TIME
-Expect:    EXPECT
+Time:      source-only and oracle 20 to 25 minutes each, two runs at a time (measured here).
+Expect:    mIoU over the 11 classes, 101 images, seed 0 (measured here): source-only 51.2, oracle 66.2; docs/photos.md
+           has the classes. Adaptation is not measured yet.
 
 Recipe and network are those of configs/laptop.py. The mean is over the eleven classes that occur in the photographs.
 """
