@@ -212,6 +212,7 @@ def crops(
     return np.array(list(tf.data.Dataset.range(count).map(one, tf.data.AUTOTUNE).as_numpy_iterator()), int)
 
 
+@pytest.mark.slow
 def test_the_first_window_that_shows_the_class_is_taken():
     """Ten are looked at, and an eleventh is kept: if a share q of windows shows it, (1 - q)^11 of searches fail."""
     windows = np.lib.stride_tricks.sliding_window_view(scene(3) == RIDER, (10, 12)).sum((2, 3))

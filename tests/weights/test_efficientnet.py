@@ -113,6 +113,7 @@ def theirs(arrays: Arrays, pictures: np.ndarray) -> list[np.ndarray]:
     return found
 
 
+@pytest.mark.slow
 def test_a_file_of_the_packages_names_computes_what_it_should(tmp_path: Path) -> None:
     arrays = as_packaged(random_network("efficientnet_lite0"), "efficientnet_lite0")
     file = str(tmp_path / "w.npz")

@@ -65,6 +65,7 @@ def test_shapes_tell_which_head_it_is(config: ConfigDict, part: str, settings: d
     assert backbone_of(found)["backbone"] == config.model.backbone
 
 
+@pytest.mark.slow
 def test_a_file_with_daformers_head_is_converted_with_its_settings(tmp_path: Path) -> None:
     config = daformer("efficientnet_lite0", output_stride=32, bgr=False)
     source = written(config, tmp_path / "a.npz")
