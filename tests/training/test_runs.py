@@ -168,6 +168,7 @@ def test_a_workdir_that_stays_empty_goes_and_anything_in_it_stays(tmp_path: Path
     assert (tmp_path / "notes.txt~").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_was_stopped_is_made_up_for(config: ConfigDict, tmp_path: Path) -> None:
     config.train.update(steps=4, eval_every=2, checkpoint_every=2)
     whole = train(config, tmp_path / "whole")

@@ -66,6 +66,7 @@ def eight_against_one(settings: str = "", steps: int = 2, check: str = "") -> fl
     return float(run_on(8, code, JAX_ENABLE_X64="1").split()[-1])
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_result_of_one() -> None:
     """Two steps on the same global batch, batch norm on its global statistics."""
     assert eight_against_one() < 1e-10

@@ -111,6 +111,7 @@ def test_randomness_follows_the_step(config: ConfigDict) -> None:
     assert not any(differs(a, b))
 
 
+@pytest.mark.slow
 def test_remat_changes_nothing_but_memory(config: ConfigDict) -> None:
     batch = random_batch(config)
     losses = []

@@ -72,6 +72,7 @@ def test_resume_is_exact_to_the_bit(config: ConfigDict, tmp_path: Path, monkeypa
     assert without_time[0] == without_time[1]
 
 
+@pytest.mark.slow
 def test_resume_from_a_checkpoint_that_was_written_while_training_went_on(least: ConfigDict, tmp_path: Path) -> None:
     """Its arrays are copied before the next step may reuse their memory, which is donated."""
     least.train.update(steps=7, checkpoint_every=2)

@@ -69,6 +69,7 @@ def test_rounding_errors_do_not_start_a_divergence() -> None:
     assert not perturb(clean, terms, 2, "sign", key()).any()
 
 
+@pytest.mark.slow
 def test_in_sequence_the_second_attack_starts_where_the_first_ends(world: World) -> None:
     world = world.set(eps_source=0.05, attack_steps=2)
     f, (game, own) = world.features["source"], world.terms("source")
