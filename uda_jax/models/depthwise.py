@@ -16,10 +16,8 @@ import jax.numpy as jnp
 
 from uda_jax.models.layers import Dtype, Initializer, Precision, at_least_float32
 
-Padding = tuple[int, int]
 
-
-def same_padding(size: int, kernel: int, stride: int = 1, dilation: int = 1) -> Padding:
+def same_padding(size: int, kernel: int, stride: int = 1, dilation: int = 1) -> tuple[int, int]:
     """What TensorFlow's SAME pads before and after, so that ceil(size / stride) outputs are left.
 
     >>> same_padding(8, 3, stride=2), same_padding(7, 3, stride=2)
@@ -81,7 +79,7 @@ def _plain(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, precisio
         x,
         kernel[:, :, None],
         (stride, stride),
-        [same_padding(size, len(kernel), stride, dilation) for size in x.shape[1:3]],
+        "SAME",
         rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=x.shape[-1],

@@ -66,6 +66,11 @@ def stages_of(name: str) -> tuple[Stage, ...]:
     )
 
 
+def blocks_of(name: str) -> list[tuple[int, int]]:
+    """(stage, place in it) of every block, in their order."""
+    return [(s, i) for s, stage in enumerate(stages_of(name)) for i in range(stage.blocks)]
+
+
 class EfficientNetLite(nn.Module):
     """Images [B, H, W, 3] -> maps of strides 4, 8, 16 and `output_stride`, of 24, 40, 112 and 320 channels in lite0.
 
@@ -194,10 +199,6 @@ def recognised(shapes: Shapes) -> dict[str, Any] | None:
 
 
 # timm's
-PUBLISHED = {
-    f"blocks_{s}_{i}": f"blocks.{s}.{i}"
-    for s, stage in enumerate(stages_of("efficientnet_lite4"))
-    for i in range(stage.blocks)
-}
+PUBLISHED = {f"blocks_{s}_{i}": f"blocks.{s}.{i}" for s, i in blocks_of("efficientnet_lite4")}
 SETTINGS = ("output_stride", "norm", "affine", "remat")
 BACKBONES = {name: Backbone(build, strides, SETTINGS, PUBLISHED, recognised) for name in SCALES}

