@@ -54,6 +54,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "train.keep": (1, INFINITE),
     "eval.limit": (0, INFINITE),
     "eval.samples": (0, INFINITE),
+    "eval.unlabelled": (0, INFINITE),
     **{f"data.{stream}.{name}": bounds for stream in TRAINED_ON for name, bounds in RARE.items()},
 }
 # Settings that a run may be resumed with although they differ: they do not change what a step computes.
@@ -93,6 +94,9 @@ def default_config() -> ConfigDict:
             "limit": 0,  # images scored during training, 0 for all; the last evaluation always takes all
             "classes": (),  # train ids that the mean is over; () for those that occur
             "samples": 4,  # images whose predictions are kept as pictures
+            # Scores that need no target labels, at every evaluation: see uda_jax/evaluation/unlabelled.py.
+            "unlabelled": 0,  # images of data.target that they are of, 0 for none
+            "source_split": "",  # of data.source.dataset, with labels: mIoU on it; "" for none
         }
     )
     return config.lock()

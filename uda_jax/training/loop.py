@@ -22,6 +22,7 @@ from uda_jax.config import check_config, check_x64
 from uda_jax.data import pipeline
 from uda_jax.errors import Stopped, UserError
 from uda_jax.evaluation.evaluate import build_evaluation_step, check_classes, evaluate, summary, write_evaluation
+from uda_jax.evaluation.unlabelled import label_free, of_source
 from uda_jax.files import alone
 from uda_jax.methods import build_method
 from uda_jax.models.networks import Networks, build_networks
@@ -43,15 +44,17 @@ class Tools(NamedTuple):
     Attributes:
       step: (state, batch) -> (state, metrics); the state is donated.
       score: (state, limit=0, samples=None) -> the content of evaluation.json without the step.
+      unlabelled: (state) -> scores that need no target labels, by name.
       save: (step, state) -> None, in the background.
       stopping: (step) -> whether a signal or a preemption notice came.
       profile: (step, an array of the newest state) -> None, before every step.
       writer: of the log.
-    The first two raise Stopped when `stopping`, the step only before it is compiled.
+    The first three raise Stopped when `stopping`, the step only before it is compiled.
     """
 
     step: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
     score: Callable[..., dict[str, Any]]
+    unlabelled: Callable[[TrainState], dict[str, float]]
     save: Callable[[int, TrainState], None]
     stopping: Callable[[int], bool]
     profile: Callable[[int, jax.Array], None]
@@ -92,6 +95,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike, profile: s
 
             training_step = stoppable(jit_step(config, networks, mesh), stopped)
             evaluation_step = stoppable(build_evaluation_step(config, networks, mesh), stopped)
+            unlabelled = label_free(config, networks, mesh, stopped)
             with (
                 Writer(workdir, int(state.step), config.train.steps, config.method) as writer,
                 profiling.profiler(workdir / "profile", profiled, writer.say) as at_step,
@@ -99,6 +103,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike, profile: s
                 tools = Tools(
                     lambda state, batch: training_step(state, batch, constants),
                     partial(evaluate, config=config, step=evaluation_step, mesh=mesh, stopped=stopped),
+                    unlabelled,
                     save,
                     lambda step: stopped() or manager.reached_preemption(step),
                     at_step,
@@ -141,10 +146,10 @@ def last_score(
     if step < config.train.steps:
         raise Stopped(f"stopped at step {step}; the same command goes on from there")
     try:
-        result = tools.score(state, samples=workdir / "samples")
+        result = tools.score(state, samples=workdir / "samples") | {"unlabelled": tools.unlabelled(state)}
     except Stopped:
         raise Stopped(f"stopped while evaluating step {step}; the same command does that again") from None
-    writer.write(step, {SCORE: result["miou"]})
+    writer.write(step, {SCORE: result["miou"], **logged(result["unlabelled"])})
     writer.say(summary(result))
     return result
 
@@ -201,7 +206,13 @@ def make_up(config: ml_collections.ConfigDict, state: TrainState, tools: Tools) 
 def log_score(config: ml_collections.ConfigDict, step: int, state: TrainState, tools: Tools) -> None:
     with TraceAnnotation("evaluate"):
         score = tools.score(state, limit=config.eval.limit)["miou"]
-    tools.writer.write(step, {SCORE: score})
+        unlabelled = tools.unlabelled(state)
+    tools.writer.write(step, {SCORE: score, **logged(unlabelled)})
+
+
+def logged(unlabelled: dict[str, float]) -> dict[str, float]:
+    """Under the names that the log has them by."""
+    return {f"eval/{name}": value for name, value in unlabelled.items()}
 
 
 def flush(pending: list[dict[str, jax.Array]], step: int, writer: Writer, images: int, clock: float) -> None:
@@ -306,6 +317,8 @@ def check_run(config: ml_collections.ConfigDict, mesh: Mesh) -> dict[str, Any]:
     check_batch_size(config.eval.batch_size, mesh, "eval.batch_size")
     streams = runs.streams_of(config)
     check_classes(config, [name for name, stream in streams.items() if stream.labels] + ["eval"])
+    if config.eval.source_split:
+        check_classes(of_source(config), ["eval"])
     for name, stream in streams.items():
         pipeline.check_sampling(config.data.dir, config.data[name], stream.labels, name)
     return runs.describe(config)
