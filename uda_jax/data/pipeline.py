@@ -227,6 +227,23 @@ def eval_batches(
     return (_checked(batch, stream, info["classes"]) for batch in dataset.as_numpy_iterator())
 
 
+def stored_examples(data_dir: str, dataset: str, split: str, limit: int = 0) -> Iterator[Batch]:
+    """Yields the first `limit` (0: all) labelled images of a split as they are stored, in order.
+
+    Yields:
+      {"image": uint8 [H, W, 3] RGB, "label": int32 [H, W], "id": str}; sizes may differ from one to the next.
+    Raises:
+      UserError: as `train_stream`.
+    """
+    stream = ConfigDict({"dataset": dataset, "split": split})
+    builders, info = _open(data_dir, stream, labels=True)
+    pieces = [piece for name, builder in builders.items() for piece in _pieces(builder, name, split)]
+    pieces = _cut(pieces, 0, limit or info["count"])
+    for stored in _records(pieces).map(_decoder(builders, labels=True)).prefetch(READY).as_numpy_iterator():
+        label = stored["label"][..., 0]
+        yield _checked({"image": stored["image"], "label": label, "id": [stored["id"]]}, stream, info["classes"])
+
+
 def _open(
     data_dir: str, stream: ConfigDict, labels: bool
 ) -> tuple[dict[str, tfds.core.DatasetBuilder], dict[str, Any]]:

@@ -1,0 +1,1 @@
+"""A finished model at work: what it says of pictures that nobody labelled."""
