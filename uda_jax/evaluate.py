@@ -15,6 +15,7 @@ import numpy as np
 
 from uda_jax import cli
 from uda_jax.errors import UserError
+from uda_jax.export import add_select
 from uda_jax.files import make_directory, to_json, write_whole
 from uda_jax.inference import figures, scoring
 from uda_jax.inference.model import load_model
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
             raise UserError(
                 f"--checkpoint={given}: there is a {label!r} already; tell them apart, --checkpoint=LABEL=PATH"
             )
-        models[label] = load_model(user_path(path, "--checkpoint"), args.step)
+        models[label] = load_model(user_path(path, "--checkpoint"), args.step, args.select)
         print(models[label])
         scoring.check_classes(models[label], data, args.dataset, args.split, args.only)
     if len({model.segmenter.classes for model in models.values()}) > 1:
@@ -75,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         "--checkpoint", action="append", required=True, metavar="[LABEL=]RUN_OR_FILE", help="may be given several times"
     )
     parser.add_argument("--step", type=int, help="which of a run's checkpoints; default: the newest")
+    add_select(parser)
     parser.add_argument("--data", default="data", help="where data_prep.build put the records")
     parser.add_argument("--dataset", required=True, help="such as cityscapes or folders/mine")
     parser.add_argument("--split", default="val")

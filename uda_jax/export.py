@@ -21,6 +21,7 @@ import uda_jax
 from uda_jax import cli
 from uda_jax.config import check_values, default_config, fill
 from uda_jax.errors import UserError
+from uda_jax.evaluation.selection import CHOICES, select_step
 from uda_jax.files import AnyPath, sent
 from uda_jax.methods import build_method
 from uda_jax.models.networks import build_networks
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         target = user_path(args.out, "--out") if args.out else None
-        out = export(user_path(args.checkpoint, "--checkpoint"), args.format, target, args.step)
+        out = export(user_path(args.checkpoint, "--checkpoint"), args.format, target, args.step, args.select)
         print(f"wrote {out} ({out.stat().length / 1e6:.1f} MB)")
 
     return cli.answered(command)
@@ -52,18 +53,33 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", metavar="FILE", help="default: WORKDIR/weights-STEP.FORMAT")
     parser.add_argument("--step", type=int, help="which checkpoint; default: the newest")
+    add_select(parser)
     return parser
 
 
+def add_select(parser: argparse.ArgumentParser) -> None:
+    """The flag of all commands that take a run's checkpoint."""
+    parser.add_argument(
+        "--select",
+        default="last",
+        metavar="SCORE",
+        help=f"choose among a run's checkpoints by one of {', '.join(CHOICES)}",
+    )
+
+
 def export(
-    workdir: epath.PathLike, format: str | None = None, out: epath.PathLike | None = None, step: int | None = None
+    workdir: epath.PathLike,
+    format: str | None = None,
+    out: epath.PathLike | None = None,
+    step: int | None = None,
+    select: str = "last",
 ) -> epath.Path:
     """Writes segmenter and discriminators of a run's checkpoint, with what it takes to use them; returns the file.
 
     Args:
       format: "npz" or "safetensors"; None for the suffix of `out`, or npz without one.
       out: None for WORKDIR/weights-STEP.FORMAT.
-      step: None for the newest checkpoint.
+      step: None for the newest checkpoint, or what `select` chooses: see `find_step`.
 
     Raises:
       UserError: no run, no such checkpoint, one that does not fit the run's config, or a bad `format` or `out`.
@@ -73,7 +89,7 @@ def export(
     if check_suffix(out or f"weights{suffix}").suffix != check_suffix(f"weights{suffix}").suffix:
         raise UserError(f"--out={out} has another suffix than --format={format}; leave one of them out")
     config = read_config(workdir)
-    step = find_step(workdir, step)
+    step = find_step(workdir, step, select)
     state = restore_weights(workdir, config, step)
     state = state.replace(**build_method(config, build_networks(config)).evaluated(state))
     out = out or workdir / f"weights-{step}{suffix}"
@@ -138,18 +154,20 @@ def read_config(workdir: AnyPath) -> ml_collections.ConfigDict:
     return config
 
 
-def find_step(workdir: AnyPath, step: int | None = None) -> int:
-    """The newest step that has a checkpoint, or `step` if it has one.
+def find_step(workdir: AnyPath, step: int | None = None, select: str = "last") -> int:
+    """The newest step that has a checkpoint, `step` if it has one, or which `select` chooses: see `select_step`.
 
     Raises:
-      UserError: there is none.
+      UserError: there is none, none to select by, or both were given.
     """
     directory, found = workdir / "checkpoints", checkpoint.steps(workdir)
     if not found:
         raise UserError(f"{directory} holds no checkpoint yet; train.checkpoint_every says when a run writes one")
     if step is not None and step not in found:
         raise UserError(f"{directory} has no checkpoint of step {step}; there are {', '.join(map(str, found))}")
-    return found[-1] if step is None else step
+    if step is not None and select != "last":
+        raise UserError(f"--step={step} and --select={select} each choose a checkpoint; leave one out")
+    return select_step(workdir, select, found) if step is None else step
 
 
 def restore_weights(workdir: AnyPath, config: ml_collections.ConfigDict, step: int) -> TrainState:

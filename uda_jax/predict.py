@@ -19,6 +19,7 @@ from tqdm import tqdm
 from data_prep.build import parse_size
 from uda_jax import cli
 from uda_jax.errors import UserError
+from uda_jax.export import add_select
 from uda_jax.files import make_directory, write_whole
 from uda_jax.inference import drawing, layouts, pictures, video
 from uda_jax.inference.layouts import KINDS, LAYOUTS, Layout
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     given, out = local(args.input, "--input"), local(args.out, "--out")
     if video.is_video(given):
         video.check(given, out, args.existing)
-        model = load_model(user_path(args.checkpoint, "--checkpoint"), args.step)
+        model = load_model(user_path(args.checkpoint, "--checkpoint"), args.step, args.select)
         print(model)
         print(f"wrote {video.predict_video(model, given, out, settings)}")
         return
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
         layouts.check_free(files)
     elif args.existing == "skip":
         found = [item for item in found if not all(path.exists() for path in files[item[1]].values())]
-    model = load_model(user_path(args.checkpoint, "--checkpoint"), args.step)
+    model = load_model(user_path(args.checkpoint, "--checkpoint"), args.step, args.select)
     print(model)
     save = saver(model, args.ids or layout.ids, files)
     started = time.perf_counter()
@@ -203,6 +204,7 @@ def _parser() -> argparse.ArgumentParser:
         "--checkpoint", required=True, metavar="RUN_OR_FILE", help="a run's workdir or an exported file"
     )
     parser.add_argument("--step", type=int, help="which of a run's checkpoints; default: the newest")
+    add_select(parser)
     parser.add_argument("--input", required=True, help="a picture, a folder of them, or a video")
     parser.add_argument("--out", required=True, metavar="DIR", help="where the results go; of a video, the file")
     parser.add_argument("--write", type=lambda text: text.split(","), metavar="KINDS", help=", ".join(KINDS))

@@ -16,21 +16,12 @@ from jax.sharding import Mesh
 
 from uda_jax.data import pipeline
 from uda_jax.evaluation.evaluate import build_evaluation_step, evaluate
+from uda_jax.evaluation.selection import SCORES
 from uda_jax.methods import build_method
 from uda_jax.models.networks import Networks
 from uda_jax.training.sharding import replicated, split_batch, to_mesh
 from uda_jax.training.signals import stoppable
 
-# Name -> whether higher is better. In the log each is "eval/<name>".
-SCORES: Mapping[str, bool] = {
-    "entropy": False,
-    "information": True,
-    "density": True,
-    "flips": True,
-    "mixval": True,
-    "agreement": True,
-    "source_miou": True,
-}
 MIXED = 0.55  # share of the image whose prediction the mixed one's is compared with, as in MixVal
 TEMPERATURE = 0.05  # of neighbourhood densities, as published
 NEIGHBOURS = 1024  # places an image, at most, among which they are measured

@@ -33,18 +33,20 @@ class Model(NamedTuple):
         return f"{self.path}: {what}, {len(self.segmenter.classes)} classes, scored at {width}x{height}"
 
 
-def load_model(path: epath.PathLike, step: int | None = None) -> Model:
-    """The model of a run's newest checkpoint, or of the one of `step`, or of an exported file.
+def load_model(path: epath.PathLike, step: int | None = None, select: str = "last") -> Model:
+    """The model of a run's newest checkpoint, of the one of `step` or that `select` chooses, or of an exported file.
 
     No data set is needed, and none of the optimizers' state is read.
 
     Raises:
-      UserError: nothing there, damaged, of another version, without metadata, or a `step` of a file.
+      UserError: nothing there, damaged, of another version, without metadata, nothing to select by, or both `step` and
+        `select`, or either with a file.
     """
     path = to_path(path)
     if path.suffix in SUFFIXES and not path.is_dir():
-        if step is not None:
-            raise UserError(f"--step={step}: {path} is a file and holds one step; name the run's workdir for another")
+        if step is not None or select != "last":
+            which = f"--select={select}" if step is None else f"--step={step}"
+            raise UserError(f"{which}: {path} is a file and holds one step; name the run's workdir for another")
         with fetched(path) as here:
             return Model(str(path), load_segmenter(here), read_arrays(here)[1])
     from uda_jax import export  # Orbax is slow to import, and a file needs none of it
@@ -52,7 +54,7 @@ def load_model(path: epath.PathLike, step: int | None = None) -> Model:
     if not path.exists():
         raise UserError(f"there is no {path}; give a run's workdir or a file of python -m uda_jax.export")
     config = export.read_config(path)
-    step = export.find_step(path, step)
+    step = export.find_step(path, step, select)
     about = export.metadata_of(path, config, step)
     return Model(str(path), _segmenter_of(path, config, step, about), about)
 

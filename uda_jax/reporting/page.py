@@ -21,7 +21,7 @@ from etils import epath
 from uda_jax.errors import UserError
 from uda_jax.files import make_directory, write_whole
 from uda_jax.paths import answering, to_path, user_path
-from uda_jax.reporting import figures
+from uda_jax.reporting import figures, selection
 from uda_jax.reporting.comparison import (
     Read,
     Run,
@@ -137,6 +137,7 @@ def _page(
         _section("Pictures", _picture(pictures, "strips", "Images, truth and predictions")),
         _section("Training", _picture(pictures, "curves", "Losses and target mIoU over steps")),
         _section("Discriminator", _health(read)),
+        _section("Choosing without target labels", _choices(read)),
         _section("Runs", _run_table(read)),
         _section("Configurations", "".join(_config(label, run) for label, run in _labelled(read))),
     ]
@@ -187,6 +188,12 @@ def _picture(pictures: Mapping[str, str], name: str, alt: str, css: str = "wide"
     if name not in pictures:
         return ""
     return f'<div class=scroll><img class={css} alt="{alt}" src="data:image/png;base64,{pictures[name]}"></div>'
+
+
+def _choices(read: Read) -> str:
+    """What label-free scores would have picked; "" if no run has such."""
+    chosen = selection.rows(read)
+    return _html_table(selection.HEADER, [map(html.escape, row) for row in chosen], "") if chosen else ""
 
 
 def _health(read: Read) -> str:
