@@ -23,7 +23,8 @@ from uda_jax import cli
 from uda_jax.errors import UserError
 from uda_jax.files import to_json, write_whole
 from uda_jax.paths import local
-from uda_jax.reporting.comparison import Run, percent, read_runs, table
+from uda_jax.reporting.comparison import Run, percent, read_runs
+from uda_jax.reporting.text import table
 
 HEAD_SHARE = 0.9
 EPS = ("eps_discriminator", "eps_source", "eps_target")

@@ -52,6 +52,19 @@ def test_synthia_is_scored_on_its_sixteen_classes() -> None:
         assert (config.data.source.dataset, config.data.target.dataset) == ("synthia", "cityscapes")
 
 
+def test_visda17_is_the_published_recipe_on_other_photographs() -> None:
+    names = ("gta5_to_cityscapes", "gta5_to_visda17")
+    for method in ("source_only", "adaptsegnet"):
+        recipe, config = (importlib.import_module(f"configs.{name}_{method}").get_config() for name in names)
+        assert config.method == method
+        for name in ("target", "oracle", "eval"):
+            assert (config.data[name].dataset, config.data[name].split) == ("visda17", "test")
+        assert (config.data.eval.size, config.data.eval.label_size) == ((512, 1024), (720, 1280))  # scored at full size
+        for name in ("target", "oracle", "eval"):
+            config.data[name] = recipe.data[name]
+        assert config == recipe
+
+
 def test_the_published_recipe() -> None:
     """The constants that make the number, spelled out once more and independently."""
     config = importlib.import_module("configs.gta5_to_cityscapes_adaptsegnet").get_config()

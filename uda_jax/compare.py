@@ -35,7 +35,8 @@ def compare(config: ml_collections.ConfigDict, workdir: epath.Path, seeds: int =
       Stopped, UserError: as `uda_jax.training.loop.train`; mistakes in any of the runs before the first one trains.
     """
     from uda_jax import runs
-    from uda_jax.reporting.page import table, write_report
+    from uda_jax.reporting.page import write_report
+    from uda_jax.reporting.text import table
     from uda_jax.training.loop import check_run, train
     from uda_jax.training.sharding import make_mesh
 

@@ -28,6 +28,7 @@ from uda_jax.models.networks import build_networks
 from uda_jax.paths import to_path, user_path
 from uda_jax.training import checkpoint
 from uda_jax.training.state import TrainState, create_state
+from uda_jax.weights import licences
 from uda_jax.weights.arrays import SUFFIXES, check_suffix, write_arrays
 from uda_jax.weights.trees import TREES, flatten, to_arrays
 
@@ -111,6 +112,7 @@ def metadata_of(workdir: AnyPath, config: ml_collections.ConfigDict, step: int) 
         "preprocessing": {"mean": list(model.mean), "std": list(model.std), "bgr": model.bgr},
         "model": json.loads(json.dumps(model.to_dict())),
         "discriminator": config.discriminator.to_dict(),
+        "licence": licences.recorded(checkpoint.read_about(workdir, step)) if model.pretrained else {},
     }
 
 

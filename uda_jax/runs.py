@@ -1,6 +1,7 @@
 """A workdir: whose run it is and how far that has come.
 
-    checkpoints/      the state; beside it the classes and the number of records of the data, versions, and the clock
+    checkpoints/      the state; beside it the classes and the number of records of the data, versions, the licence of
+                      the weights that it began with, and the clock
     config.json       the settings
     metrics.jsonl, tensorboard/, samples/
     run.json          times, versions, devices and sizes of a run that came to its end
@@ -24,10 +25,13 @@ from uda_jax.config import differences
 from uda_jax.data import pipeline
 from uda_jax.errors import UserError
 from uda_jax.evaluation.evaluate import class_names
-from uda_jax.files import AnyPath, to_json, write_whole
+from uda_jax.files import AnyPath, fetched, to_json, write_whole
 from uda_jax.methods import Stream, build_method
 from uda_jax.models.networks import build_networks
+from uda_jax.paths import user_path
 from uda_jax.training import checkpoint
+from uda_jax.weights import licences
+from uda_jax.weights.arrays import read_metadata
 
 VERSIONED = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 
@@ -102,6 +106,21 @@ def check_constants(workdir: AnyPath, before: dict[str, Any], constants: Any) ->
             "restore the file of config.model.pretrained"
         )
     return {"constants": digest.hexdigest()}
+
+
+def licence(config: ml_collections.ConfigDict, before: dict[str, Any]) -> dict[str, Any]:
+    """{"licence": that of the weights which the run started from, see `weights.licences`}, {} for a run from scratch.
+
+    Args:
+      before: from `check_owner`: a run that goes on keeps what it began with, and needs the file no longer.
+    """
+    if not config.model.pretrained:
+        return {}
+    file = user_path(config.model.pretrained, "--config.model.pretrained")
+    if not before and file.is_file():
+        with fetched(file) as here:
+            return {"licence": licences.recorded(read_metadata(here))}
+    return {"licence": licences.recorded(before)}
 
 
 def claim(workdir: AnyPath, config: ml_collections.ConfigDict) -> None:

@@ -228,6 +228,8 @@ def test_the_package_is_read_and_not_run(package: Path, tmp_path: Path) -> None:
     found, metadata = read_arrays(tmp_path / "w.npz")
     assert all(np.array_equal(found[timm], arrays[timm]) for timm in backbone("efficientnet_lite0"))
     assert metadata["source"] == "efficientnet_lite0"
+    assert metadata["licence"]["pretrained"].startswith("Apache-2.0")
+    assert f"  licence: {metadata['licence']['pretrained']}\n" in report
     assert metadata["model"]["mean"] == [127.0] * 3
     assert PACKAGE not in sys.modules
 

@@ -1,4 +1,4 @@
-"""What finished runs scored, side by side: reads their workdirs; the IoU table as plain text or Markdown."""
+"""What finished runs scored, side by side: reads their workdirs; the cells of the IoU table, and what to say of it."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -229,38 +229,6 @@ def _remarks_on_mean(runs: Sequence[Run]) -> list[str]:
     if left_out:
         return [f"The mean is over {len(means_over[0])} classes, without {', '.join(sorted(left_out))}."]
     return []
-
-
-def table(runs: Runs, markdown: bool = False) -> str:
-    """IoU per class in percent, a column a label, with the share of the gap that adaptation closes below it.
-
-    Args:
-      runs: label -> workdirs, one a seed, in display order.
-      markdown: a Markdown table instead of plain text for the terminal.
-
-    Raises:
-      UserError: see `read_runs`.
-    """
-    read = read_runs(runs)
-    names, ious = scores(read)
-    grid = [[cell.replace("|", r"\|") if markdown else cell for cell in row] for row in cells(names, ious)]
-    widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
-    if markdown:
-        rule = ["-" * widths[0], *("-" * max(2, width - 1) + ":" for width in widths[1:])]
-    else:
-        rule = ["-" * width for width in widths]
-    rows = [grid[0], rule, *grid[1:]]
-    if not markdown:
-        rows.insert(len(rows) - 1, rule)
-    text = [
-        " | ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]
-    if markdown:
-        text = [f"| {line} |" for line in text]
-    notes = remarks(read, ious)
-    separator = "\n\n" if markdown else "\n"
-    return "\n".join(text) + "\n" + ("\n" + separator.join(notes) + "\n" if notes else "")
 
 
 def evaluated_on(run: Run) -> str:

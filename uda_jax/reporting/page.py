@@ -21,7 +21,7 @@ from etils import epath
 from uda_jax.errors import UserError
 from uda_jax.files import make_directory, write_whole
 from uda_jax.paths import answering, to_path, user_path
-from uda_jax.reporting import figures, selection
+from uda_jax.reporting import figures, selection, visda17
 from uda_jax.reporting.comparison import (
     Read,
     Run,
@@ -35,8 +35,8 @@ from uda_jax.reporting.comparison import (
     remarks,
     scores,
     series,
-    table,
 )
+from uda_jax.reporting.text import table
 
 HEALTH = "healthy discriminator loss 0.2-0.5 per domain (vanilla GAN); accuracy near 1 = collapse"
 HEALTH_KEYS = ("loss_d_main_source", "loss_d_main_target", "acc_d_main")
@@ -134,6 +134,7 @@ def _page(
         "<h2>IoU per class, %</h2>",
         _score_table(names, ious),
         _picture(pictures, "per_class", "Bars: IoU per class for each label", css="tall"),
+        _section(f"{visda17.TITLE}, IoU in %", _slides_table(read)),
         _section("Pictures", _picture(pictures, "strips", "Images, truth and predictions")),
         _section("Training", _picture(pictures, "curves", "Losses and target mIoU over steps")),
         _section("Discriminator", _health(read)),
@@ -175,6 +176,12 @@ def _score_table(names: Sequence[str], ious: Mapping[str, np.ndarray]) -> str:
         [chip + html.escape(row[0]), *map(html.escape, row[1:])] for chip, row in zip([*chips, ""], rows, strict=True)
     ]
     return _html_table(map(html.escape, header), marked, "numbers")
+
+
+def _slides_table(read: Read) -> str:
+    """That of `visda17.slides`, "" if the runs were scored on other data."""
+    header, *rows = visda17.slides(read) or [[]]
+    return _html_table(header, [map(html.escape, row) for row in rows], "facts") if rows else ""
 
 
 def _html_table(header: Iterable[str], rows: Iterable[Iterable[str]], css: str) -> str:

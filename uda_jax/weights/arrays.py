@@ -36,11 +36,21 @@ def read_arrays(path: str | Path) -> tuple[Arrays, dict[str, Any]]:
     Raises:
       UserError: no such file, another format, or damaged.
     """
+    return _read(path, wanted=True)
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The metadata alone, {} if the file has none; raises UserError as `read_arrays`."""
+    return _read(path, wanted=False)[1]
+
+
+def _read(path: str | Path, wanted: bool) -> tuple[Arrays, dict[str, Any]]:
+    """`read_arrays`, without the arrays unless they are wanted."""
     path = check_suffix(path)
     read = _read_npz if path.suffix == ".npz" else _read_safetensors
     try:
         with path.open("rb") as file:  # our own handle: numpy leaves its open where the archive is damaged
-            arrays, text = read(file)
+            arrays, text = read(file, wanted)
         metadata = json.loads(text)
         if not isinstance(metadata, dict):
             raise ValueError("its metadata is no JSON object")
@@ -97,12 +107,12 @@ def _plain(name: str, array: np.ndarray) -> np.ndarray:
     return array.astype(array.dtype.newbyteorder("<"), copy=False)
 
 
-def _read_npz(file: IO[bytes]) -> tuple[Arrays, str]:
+def _read_npz(file: IO[bytes], wanted: bool) -> tuple[Arrays, str]:
     if not zipfile.is_zipfile(file):
         raise ValueError("it is no zip archive, or ends too early")
     file.seek(0)
     with np.load(file, allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files}
+        arrays = {name: archive[name] for name in archive.files if wanted or name == METADATA}
     text = arrays.pop(METADATA, np.asarray("{}"))
     strange = [f"{name} holds {array.dtype}" for name, array in arrays.items() if array.dtype.kind not in "fiub"]
     if strange:
@@ -117,7 +127,7 @@ def _write_npz(file: IO[bytes], arrays: Arrays, text: str) -> None:
                 np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
-def _read_safetensors(file: IO[bytes]) -> tuple[Arrays, str]:
+def _read_safetensors(file: IO[bytes], wanted: bool) -> tuple[Arrays, str]:
     """Eight bytes with the length of a JSON header, the header, and the raw arrays at the offsets that it gives."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -127,7 +137,8 @@ def _read_safetensors(file: IO[bytes]) -> tuple[Arrays, str]:
         raise ValueError(f"its header should have {length} bytes, the file has {size}")
     header = json.loads(file.read(length))
     text = header.pop(METADATA, {}).get("uda_jax", "{}")  # what others keep there is none of ours
-    return {name: _read_tensor(file, name, entry, start, size) for name, entry in header.items()}, text
+    tensors = header if wanted else {}
+    return {name: _read_tensor(file, name, entry, start, size) for name, entry in tensors.items()}, text
 
 
 def _read_tensor(file: IO[bytes], name: str, entry: dict[str, Any], start: int, size: int) -> np.ndarray:

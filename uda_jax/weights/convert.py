@@ -30,7 +30,7 @@ from uda_jax.models.networks import build_networks
 from uda_jax.models.segmenter import BACKBONES
 from uda_jax.paths import local, user_path
 from uda_jax.training.state import create_state
-from uda_jax.weights import names, sources, trees
+from uda_jax.weights import licences, names, sources, trees
 from uda_jax.weights.arrays import Arrays, check_suffix, write_arrays
 
 Shapes = dict[str, tuple[int, ...]]
@@ -95,6 +95,7 @@ def convert(
     given = {"--discriminator": discriminator, "--discriminator_aux": discriminator_aux}
     files = {flag: user_path(file, flag) for flag, file in given.items() if file}
     arrays, metadata, style = sources.read_source(source, published_needs_kind=config_file is None)
+    licence = licences.taken_in(metadata, source, merged=bool(files))
     for flag, file in files.items():
         level = "aux" if flag.endswith("_aux") else "main"
         arrays |= names.our_discriminator(sources.read_file(file)[0], level, str(file))
@@ -115,11 +116,11 @@ def convert(
     _check_dilations(source, model, config)
     stored = {**metadata.get("model", {}), **model}
     with sent(target) as here:
-        write_arrays(here, kept, {"source": source, **metadata, "model": stored})
+        write_arrays(here, kept, {"source": source, **metadata, "licence": licence, "model": stored})
     base = config if config_file else default_config()
     lines = _lines("model", _differing(model, base.model) | {"pretrained": to})
     lines += _lines("discriminator", _differing(names.discriminator(kept), base.discriminator))
-    return _report(source, to, found, sum(name in halves for name in kept), lines)
+    return _report(source, to, licence, found, sum(name in halves for name in kept), lines)
 
 
 def config_of_file(file: str) -> ConfigDict:
@@ -189,9 +190,11 @@ def _misfit(source: str, found: trees.Match, arrays: Arrays, wanted: Shapes, oth
     return "\n".join(lines)
 
 
-def _report(source: str, to: str, found: trees.Match, halves: int, settings: list[str]) -> str:
-    """What was written, and the settings to train with."""
-    lines = [f"{to}, from {source}:", trees.report(found)]
+def _report(
+    source: str, to: str, licence: licences.Licence, found: trees.Match, halves: int, settings: list[str]
+) -> str:
+    """What was written, under which licence, and the settings to train with."""
+    lines = [f"{to}, from {source}:", *(f"  {line}" for line in licences.lines(licence)), trees.report(found)]
     if found.fresh:
         lines.append(f"  fresh, not from this file: {', '.join(dict.fromkeys(map(_top, found.fresh)))}")
     if halves:

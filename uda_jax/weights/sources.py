@@ -9,6 +9,7 @@ from typing import Any
 from uda_jax.errors import UserError
 from uda_jax.files import AnyPath, fetched
 from uda_jax.paths import is_remote, to_path, user_path
+from uda_jax.weights import licences
 from uda_jax.weights.arrays import SUFFIXES, Arrays, read_arrays
 from uda_jax.weights.efficientnet import PACKAGES, packaged
 from uda_jax.weights.keras import NETWORKS, read_keras, read_keras_file
@@ -32,6 +33,8 @@ Source = tuple[Arrays, dict[str, Any], dict[str, Any]]
 def read_source(source: str, published_needs_kind: bool) -> Source:
     """Arrays under our names, the file's metadata, and the settings of `config.model` that their origin implies.
 
+    Metadata that say no licence get that of the origin.
+
     Args:
       published_needs_kind: whether a published segmenter's file must be called adaptsegnet: or advent:, since nothing
         else says which of its branches count.
@@ -42,8 +45,9 @@ def read_source(source: str, published_needs_kind: bool) -> Source:
     kind, rest = parse_source(source)
     if kind == "keras":
         arrays = read_keras(rest)
-        return arrays, {}, style_of(kind, arrays)
+        return arrays, {"licence": licences.of_origin(f"{kind}:{rest}")}, style_of(kind, arrays)
     theirs, metadata = read_file(to_path(rest))
+    metadata = {"licence": licences.of_origin(source if source in PACKAGES else kind), **metadata}
     arrays = our_names(theirs, rest)
     if not kind and "model" in metadata:
         return arrays, metadata, recorded(metadata)
