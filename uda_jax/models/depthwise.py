@@ -2,9 +2,9 @@
 
 XLA:CPU has only naive code for grouped convolutions. There the forward pass and the image's gradient are shifted
 multiply-adds, 15 to 40 times faster, and the kernel's gradient is summed up row by row: automatic differentiation of
-the shifted form, or a reduction a tap, is ten times slower than that. GPUs keep their compiler's convolution, and TPUs
-too where there is neither stride nor dilation; with either, the TPU compiler estimates 40 % fewer cycles of the
-shifted form, but for the kernel's gradient.
+the shifted form, or a reduction a tap, is ten times slower than that. GPUs keep their compiler's convolution (an H100
+takes 0.06 to 0.12 ms for any of it in either form), and TPUs too where there is neither stride nor dilation; with
+either, the TPU compiler estimates 40 % fewer cycles of the shifted form, but for the kernel's gradient.
 """
 
 from functools import partial

@@ -9,8 +9,8 @@ from uda_jax.data.labels import NAMES
 from uda_jax.reporting.comparison import ORACLE, SOURCE, Read, flat, percent, scores
 
 TITLE = "As on the slides of VisDA-2017"
-# IoU in % on the 1,500 test photographs, GTA5 the source: the classes in the slides' order, which is that of the train
-# ids, then their mean.
+# IoU in % on the 1,500 test photographs, GTA5 the source: the classes in the order of the train ids, in which the
+# slides' numbers are handed down, then their mean.
 PUBLISHED: Mapping[str, tuple[float, ...]] = MappingProxyType(
     {
         "source": (30.8, 16.3, 44.7, 2.6, 20.5, 28.2, 34.4, 27.9, 67.8, 11.4, 70.0, 43.2, 23.0, 63.5, 10.6, 7.8, 8.4,
