@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import tensorflow_datasets as tfds
@@ -34,12 +35,17 @@ REFUSALS = (errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOO
 
 
 class Plan(NamedTuple):
-    """What to build: the scenes of every split, how each split is stored, and the classes by train id."""
+    """What to build: the scenes of every split, how each split is stored, and the classes by train id.
+
+    Attributes:
+      ids: class -> what the label files hold for it, for those who want such ids back.
+    """
 
     scenes: Mapping[str, list[Scene]]
     recipes: Mapping[str, Recipe]
     classes: tuple[str, ...]
     workers: int = 1
+    ids: Mapping[str, int] = MappingProxyType({})
 
     def labelled(self) -> dict[str, bool]:
         return {split: all(label is not None for _, _, label in scenes) for split, scenes in self.scenes.items()}
@@ -81,7 +87,7 @@ class SceneBuilder(IndexedBuilder):
             builder=self,
             description=" ".join((type(self).__doc__ or "").split()),
             features=features.features(),
-            metadata=features.metadata(plan.labelled(), plan.classes),
+            metadata=features.metadata(plan.labelled(), plan.classes, plan.ids),
         )
 
     def _make_plan(self, dl_manager: tfds.download.DownloadManager) -> Plan:
@@ -91,7 +97,7 @@ class SceneBuilder(IndexedBuilder):
         self, dl_manager: tfds.download.DownloadManager, download_config: tfds.download.DownloadConfig
     ) -> None:
         plan = self.plan = self.plan or self._make_plan(dl_manager)
-        self.info.metadata.update(features.metadata(plan.labelled(), plan.classes))
+        self.info.metadata.update(features.metadata(plan.labelled(), plan.classes, plan.ids))
         self._use_beam = bool(download_config.beam_runner or download_config.beam_options)
         super()._download_and_prepare(dl_manager, download_config)
 

@@ -32,9 +32,12 @@ def features() -> tfds.features.FeaturesDict:
     )
 
 
-def metadata(labelled: Mapping[str, bool], classes: Sequence[str] = labels.NAMES) -> tfds.core.MetadataDict:
-    """What the builder's info records besides the features: which splits have labels, and the classes by train id."""
-    return tfds.core.MetadataDict(labelled=dict(labelled), classes=list(classes))
+def metadata(
+    labelled: Mapping[str, bool], classes: Sequence[str] = labels.NAMES, ids: Mapping[str, int] | None = None
+) -> tfds.core.MetadataDict:
+    """What the builder's info records besides the features: which splits have labels, the classes by train id, and the
+    ids that stood for them in the label files, where that is known."""
+    return tfds.core.MetadataDict(labelled=dict(labelled), classes=list(classes), ids=dict(ids or {}))
 
 
 def example(

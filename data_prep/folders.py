@@ -61,7 +61,7 @@ def build(
     tell(one for found in files.values() for one in found.left)
     scenes = {split: paired(files[split], *directories[:2]) for split, directories in splits.items()}
     recipe = Recipe(partial(maps.read_train_ids, label_map=label_map), size, encoding)
-    plan = Plan(scenes, dict.fromkeys(scenes, recipe), label_map.classes, workers)
+    plan = Plan(scenes, dict.fromkeys(scenes, recipe), label_map.classes, workers, maps.first_ids(label_map))
     config = tfds.core.BuilderConfig(name=name)
     target = Path(out) / "folders" / name / str(Folders.VERSION)
     return write(lambda scratch: Folders(data_dir=scratch, config=config, plan=plan), target, overwrite)

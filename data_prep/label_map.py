@@ -97,6 +97,15 @@ def parse(content: Any, name: str) -> LabelMap:
     return LabelMap(name, classes, ids, colors, None if other is None else labels.IGNORE)
 
 
+def first_ids(label_map: LabelMap) -> dict[str, int]:
+    """Class -> the first id that stands for it; classes that are known by colours alone are left out."""
+    found: dict[str, int] = {}
+    for value, train_id in label_map.ids.items():
+        if train_id != labels.IGNORE:
+            found.setdefault(label_map.classes[train_id], value)
+    return found
+
+
 def _classes(value: Any, name: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) and item.strip() for item in value) or not value:
         raise UserError(f"{name}: classes: {value!r}, expected a list of names (in quotes where YAML sees no text)")

@@ -101,18 +101,19 @@ def export(
 
 def metadata_of(workdir: AnyPath, config: ml_collections.ConfigDict, step: int) -> dict[str, Any]:
     """What a user of the weights must know; docs/weights.md explains each entry."""
-    model = config.model
+    model, about = config.model, checkpoint.read_about(workdir, step)
     return {
         "uda_jax": uda_jax.__version__,
         "method": config.method,
         "step": step,
         "num_classes": model.num_classes,
         "classes": class_names(workdir, step, model.num_classes),
+        "ids": about.get("ids", {}),
         "sizes": {name: list(config.data[name].size) for name in ("source", "target", "eval")},
         "preprocessing": {"mean": list(model.mean), "std": list(model.std), "bgr": model.bgr},
         "model": json.loads(json.dumps(model.to_dict())),
         "discriminator": config.discriminator.to_dict(),
-        "licence": licences.recorded(checkpoint.read_about(workdir, step)) if model.pretrained else {},
+        "licence": licences.recorded(about) if model.pretrained else {},
     }
 
 

@@ -42,10 +42,12 @@ def streams_of(config: ml_collections.ConfigDict) -> dict[str, Stream]:
 
 
 def describe(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """What a run depends on besides its config: {"classes": names, "records": {stream: count}, "versions": {...}}."""
+    """What a run depends on besides its config: {"classes": names, "ids": {name: id in the scored set's label files},
+    "records": {stream: count}, "versions": {...}}."""
     streams = {name: config.data[name] for name in streams_of(config)}
     return {
         "classes": class_names(config),
+        "ids": pipeline.describe(config.data.dir, config.data.eval.dataset, config.data.eval.split)["ids"],
         "records": {
             name: pipeline.describe(config.data.dir, stream.dataset, stream.split)["count"]
             for name, stream in streams.items()

@@ -260,7 +260,8 @@ def test_a_label_map_gives_other_classes(raw, tmp_path, capsys):
     assert build.main([*arguments, f"--split=train={raw}", f"--split=bare={raw / 'images'}", "--workers=1"]) == 0
     report = capsys.readouterr().out
     assert "50.00 %  street" in report and "50.00 %  Bäume" in report and "bare: 2 images, without labels" in report
-    assert pipeline.describe(str(tmp_path), "folders/mine", "train")["classes"] == ["street", "Bäume"]
+    found = pipeline.describe(str(tmp_path), "folders/mine", "train")
+    assert (found["classes"], found["ids"]) == (["street", "Bäume"], {"street": 7})  # trees have a colour and no id
     assert (stored(tmp_path)["a"]["label"] == 0).all() and (stored(tmp_path)["town/b"]["label"] == 1).all()
     counts = read_statistics(str(tmp_path), "folders/mine", "train")
     assert counts.pixels.tolist() == [HEIGHT * WIDTH] * 2 and counts.images_with.tolist() == [1, 1]

@@ -10,6 +10,7 @@ from tests.inference.test_predictor import picture
 from uda_jax.data import labels
 from uda_jax.inference.model import load_model
 from uda_jax.predict import main
+from uda_jax.weights.arrays import read_arrays, write_arrays
 
 
 @pytest.fixture
@@ -117,6 +118,15 @@ def test_ids_of_a_label_map(exported: Path, tmp_path: Path, capsys: pytest.Captu
     assert predict(exported, tmp_path / "a.png", tmp_path / "other", f"--ids={mine}") == 2
     assert "has no id for sidewalk, building" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+
+
+def test_ids_that_the_run_was_built_from(exported: Path, tmp_path: Path) -> None:
+    arrays, about = read_arrays(exported)
+    write_arrays(tmp_path / "own.npz", arrays, about | {"ids": {name: 7 + i for i, name in enumerate(labels.NAMES)}})
+    Image.fromarray(picture(32, 64)).save(tmp_path / "a.png")
+    assert predict(tmp_path / "own.npz", tmp_path / "a.png", tmp_path / "out", "--write=labels", "--ids=own") == 0
+    ids = np.asarray(opened(tmp_path / "out" / "labels" / "a.png"))
+    assert np.mean(ids == 7 + np.asarray(load_model(exported).segmenter.predict(picture(32, 64)))) > 0.999
 
 
 def test_two_pictures_of_one_name(exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,7 +40,7 @@ class Piece(NamedTuple):
 
 
 def describe(data_dir: str, dataset: str, split: str) -> dict[str, Any]:
-    """{"count": images in the split, "labelled": bool, "classes": [names by train id]}.
+    """{"count": images in the split, "labelled": bool, "classes": [names by train id], "ids": {name: id in its files}}.
 
     `dataset` may name several sets, as in "gta5+synthia", which all have the split; `split` may be a slice or a sum,
     such as "train[:100]" or "train+val" (here and in streams).
@@ -65,7 +65,8 @@ def _describe(builders: Mapping[str, tfds.core.DatasetBuilder], data_dir: str, s
                 f"{first} and {other} in {data_dir} have different classes ({', '.join(names)}; {', '.join(theirs)}): "
                 "a stream needs sets of the same. Build one again with a --label_map to the other's."
             )
-    return {"count": sum(counts), "labelled": all(labelled), "classes": names}
+    ids = dict(next(iter(builders.values())).info.metadata.get("ids", {}))
+    return {"count": sum(counts), "labelled": all(labelled), "classes": names, "ids": ids}
 
 
 def train_stream(

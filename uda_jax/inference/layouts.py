@@ -111,9 +111,4 @@ def _known(ids: str, own: dict[str, Any] | None) -> dict[str, int]:
         return own
     from data_prep import label_map
 
-    known = label_map.load(ids)
-    first: dict[str, int] = {}
-    for value, train_id in known.ids.items():
-        if train_id != labels.IGNORE:
-            first.setdefault(known.classes[train_id], value)
-    return first
+    return label_map.first_ids(label_map.load(ids))
