@@ -24,7 +24,7 @@ STEPS = 800
 
 def get_config() -> ml_collections.ConfigDict:
     config = laptop.get_config()
-    config.adaptsegnet.update(gan="least_squares", lambda_adv_main=0.01)
+    config.adaptsegnet.update(gan="least_squares", lambda_adv_main=0.2)
     config.discriminator.update(width=16, layers=4)
 
     config.optimizer.update(learning_rate=1e-3, head_multiplier=30.0, warmup_steps=50, schedule_steps=STEPS)

@@ -32,6 +32,7 @@ def test_a_run_scores_as_it_did(run: Path, exported: Path, data_dir: Path, tmp_p
     with (tmp_path / "out" / "scores.csv").open() as file:
         header, *rows = csv.reader(file)
     assert header == ["class", "run", "file"]
+    assert rows.pop(0) == ["looked at", "64x32", "64x32"]
     assert [row[0] for row in rows[:19]] == list(labels.NAMES)
     assert {"mIoU-19", "mIoU-16", "mIoU-13", "calibration error"} <= {row[0] for row in rows}
     for name in ("confusion_run.png", "confusion_file.png", "reliability.png"):

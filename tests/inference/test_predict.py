@@ -1,5 +1,7 @@
 """`python -m uda_jax.predict`: from a checkpoint alone, with whatever lies in the folder, and nothing is lost."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +129,12 @@ def test_ids_that_the_run_was_built_from(exported: Path, tmp_path: Path) -> None
     assert predict(tmp_path / "own.npz", tmp_path / "a.png", tmp_path / "out", "--write=labels", "--ids=own") == 0
     ids = np.asarray(opened(tmp_path / "out" / "labels" / "a.png"))
     assert np.mean(ids == 7 + np.asarray(load_model(exported).segmenter.predict(picture(32, 64)))) > 0.999
+
+
+def test_predicting_needs_no_tensorflow() -> None:
+    """Nor the time that it takes to start."""
+    check = "import sys, uda_jax.predict; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
 def test_two_pictures_of_one_name(exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,13 +96,17 @@ def means(iou: Mapping[str, float | None]) -> dict[str, float | None]:
 
 
 def rows(results: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """A header and a row a class, then the means and the calibration error: in percent, "-" for what does not occur."""
+    """A header, the size that images were looked at, a row a class, the means and the calibration error.
+
+    Ratios are in percent, "-" for what does not occur.
+    """
 
     def row(name: str, values: Sequence[float | None]) -> list[str]:
         return [name, *("-" if value is None or np.isnan(value) else f"{100 * value:.1f}" for value in values)]
 
     every = list(results.values())
-    grid = [["class", *results]]
+    sizes = [result["settings"]["looked_at"] for result in every]
+    grid = [["class", *results], ["looked at", *(f"{width}x{height}" for height, width in sizes)]]
     grid += [row(name, [result["iou"][name] for result in every]) for name in every[0]["classes"]]
     grid += [row(f"mean of {len(every[0]['scored'])}", [result["miou"] for result in every])]
     grid += [row(name, [result["means"][name] for result in every]) for name in every[0]["means"]]
