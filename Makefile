@@ -8,14 +8,9 @@ RUN := JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.cache/jax TF_CPP_MIN_LOG_LEVEL=2 $(B
 
 .PHONY: demo test test-slow test-optimized check format clean python
 
-# Huge pages save a sixth of the time of training on a CPU; where there are none the setting is ignored.
-demo: export GLIBC_TUNABLES = glibc.malloc.hugetlb=1
-demo: $(VENV)/ready weights/efficientnet_lite0.npz
-	$(RUN) -m data_prep.build --dataset=streets --size=384x192 --train_images=200 --val_images=60 --out=data/demo
+demo: $(VENV)/ready
+	$(RUN) -m data_prep.build --dataset=streets --out=data
 	$(RUN) -m uda_jax.compare --config=configs/demo.py --workdir=runs/demo $(ARGS)
-
-weights/efficientnet_lite0.npz: | $(VENV)/ready
-	$(RUN) -m uda_jax.weights --from=efficientnet_lite0 --to=$@
 
 test: $(VENV)/ready
 	$(RUN) -m pytest $(ARGS)

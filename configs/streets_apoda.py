@@ -9,17 +9,17 @@ Time:      APODA 5 minutes, the ablation 55 minutes a seed, each on one core whi
 Expect:    mIoU over 3 seeds (measured here): 18.6 +- 0.4, AdaptSegNet 18.2 +- 0.5, source-only 15.3 +- 0.3;
            docs/apoda_ablation.md has the rest, and says how these were scored.
 
-Network, schedule and game are those of configs/streets.py; the warm-up is the first third. The narrow network's
-features have another scale than a pretrained one's, so steps are given in units of their RMS.
+Network, schedule and game are those of configs/demo.py; the warm-up is the first third. The narrow network's features
+have another scale than a pretrained one's, so steps are given in units of their RMS.
 """
 
 import ml_collections
 
-from configs import streets
+from configs import demo
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = streets.get_config()
+    config = demo.get_config()
     config.method = "apoda"
     config.apoda.update(warmup_steps=800, relative_eps=True, gan="least_squares", lambda_adv_main=0.05)
     return config

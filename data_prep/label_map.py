@@ -101,7 +101,7 @@ def first_ids(label_map: LabelMap) -> dict[str, int]:
     """Class -> the first id that stands for it; classes that are known by colours alone are left out."""
     found: dict[str, int] = {}
     for value, train_id in label_map.ids.items():
-        if train_id != labels.IGNORE:
+        if train_id < len(label_map.classes):  # 255 is ignored
             found.setdefault(label_map.classes[train_id], value)
     return found
 

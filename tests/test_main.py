@@ -11,7 +11,7 @@ from uda_jax.cli import answered
 
 ROOT = Path(__file__).parents[1]
 TINY = [
-    "--config=configs/streets.py",
+    "--config=configs/demo.py",
     "--config.model.width=4",
     "--config.model.stem_width=4",
     "--config.discriminator.width=4",
@@ -49,7 +49,7 @@ def test_train_stop_and_resume(data_dir: Path, tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_are_answered_with_the_way_out(arg: str, words: str, tmp_path: Path) -> None:
-    result = run("main", "--config=configs/streets.py", f"--workdir={tmp_path}/x", arg)
+    result = run("main", "--config=configs/demo.py", f"--workdir={tmp_path}/x", arg)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
     assert words in result.stderr + result.stdout
@@ -126,17 +126,14 @@ def test_files_that_are_no_config(content: str, words: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--config=configs/streets.py", "--config.data.source.size=(32,"], "--config.data.source.size=(32,"),
-        (["--config=configs/strets.py"], "--config=configs/strets.py: no such file; did you mean configs/streets.py?"),
+        (["--config=configs/demo.py", "--config.data.source.size=(32,"], "--config.data.source.size=(32,"),
+        (["--config=configs/dmo.py"], "--config=configs/dmo.py: no such file; did you mean configs/demo.py?"),
         (["--config", "/nowhere/x.py"], "--config=/nowhere/x.py: no such file"),
-        (["--config=configs/streets.py:x"], "get_config() takes 0 positional arguments"),
-        (
-            ["--config=configs/streets.py", "--workdir=gs:bucket/x"],
-            "--workdir=gs:bucket/x: did you mean gs://bucket/x?",
-        ),
+        (["--config=configs/demo.py:x"], "get_config() takes 0 positional arguments"),
+        (["--config=configs/demo.py", "--workdir=gs:bucket/x"], "--workdir=gs:bucket/x: did you mean gs://bucket/x?"),
         (["--config=gs://bucket/x.py"], "--config=gs://bucket/x.py: only local paths"),
         (
-            ["--config=configs/streets.py", "--config.model.pretrained=s3://bucket/x.npz"],
+            ["--config=configs/demo.py", "--config.model.pretrained=s3://bucket/x.npz"],
             "--config.model.pretrained=s3://bucket/x.npz: local paths and gs:// are read",
         ),
     ],

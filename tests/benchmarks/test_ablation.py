@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import ablation, attack_direction
-from configs import streets, streets_apoda
+from configs import demo, streets_apoda
 from uda_jax.config import check_config
 from uda_jax.errors import UserError
 
@@ -55,7 +55,7 @@ def test_what_the_variants_switch() -> None:
 
 def test_mistakes() -> None:
     with pytest.raises(UserError, match=r"config.method='adaptsegnet'; use configs/streets_apoda.py"):
-        ablation.choose(streets.get_config(), ())
+        ablation.choose(demo.get_config(), ())
     with pytest.raises(UserError, match=r"'K = 4' is not one of 'source-only', 'AdaptSegNet'"):
         ablation.choose(streets_apoda.get_config(), ["all", "K = 4"])
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import step
-from configs import streets
+from configs import demo
 from uda_jax.errors import UserError
 
 TORCH_PYTHON = os.environ.get("UDA_TORCH_PYTHON", "")
@@ -30,7 +30,7 @@ def test_the_other_process_takes_its_turns_and_ends(tmp_path, capsys):
         echo '{{"torch": "2.0", "threads": 3, "parameters": 12345}}'
         while read line; do echo '{{"seconds": 1.5, "cpu_seconds": 2.5, "loss": 3}}'; done
         echo >{tmp_path}/ended"""
-    config = streets.get_config()
+    config = demo.get_config()
     with step.against(python(tmp_path, script), config, ["source_only"]) as runs:
         times = step.race({"ours": lambda: step.Time(1.0, 1.0), **runs}, 2)
     assert times == {"ours": [(1.0, 1.0)] * 2, "torch 2.0": [(1.5, 2.5)] * 2}
@@ -42,7 +42,7 @@ def test_the_other_process_takes_its_turns_and_ends(tmp_path, capsys):
 
 def test_mistakes(tmp_path):
     def start(path: str, *methods: str) -> None:
-        with step.against(path, streets.get_config(), methods):
+        with step.against(path, demo.get_config(), methods):
             pass
 
     with pytest.raises(UserError, match=r"source_only's, not adaptsegnet and minent's; add --methods=source_only"):
@@ -58,7 +58,7 @@ def test_mistakes(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not TORCH_PYTHON, reason="UDA_TORCH_PYTHON names no Python that has PyTorch")
 def test_the_race_against_torch() -> None:
-    command = [sys.executable, "-m", "benchmarks.step", "--config=configs/streets.py", "--config.model.width=4"]
+    command = [sys.executable, "-m", "benchmarks.step", "--config=configs/demo.py", "--config.model.width=4"]
     command += ["--methods=source_only", "--size=64x32", "--steps=1", f"--against={TORCH_PYTHON}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=dict(os.environ))
     assert done.returncode == 0, done.stderr

@@ -106,22 +106,23 @@ def predict(
     check_settings(settings)
     for start in range(0, len(images), settings.batch_size):
         batch = images[start : start + settings.batch_size]
-        for i, scores in enumerate(_scores(segmenter, np.stack(batch), settings)):
+        for i, scores in enumerate(_scores(segmenter, batch, settings)):
             size = sizes[start + i] if sizes else batch[i].shape[:2]
             yield _finish(scores, size, segmenter, confidence, entropy)
 
 
-def _scores(segmenter: Segmenter, images: np.ndarray, settings: Settings) -> Any:
+def _scores(segmenter: Segmenter, pictures: Sequence[np.ndarray], settings: Settings) -> Any:
     """What classes are chosen by, [B, h, w, classes] in a size of its own: logits, or logs of averaged softmaxes."""
-    size = looked_at(images.shape[1:3], segmenter.size, settings)
+    height, width = pictures[0].shape[:2]
+    size = looked_at((height, width), segmenter.size, settings)
     needed = math.prod(size) * len(segmenter.classes) * 4
     averaged = settings.window or settings.flip or settings.scales != (1.0,)
     if (needed > MAX_SCORES and averaged) or math.prod(size) > MAX_SCORES // 64:
         raise UserError(
-            f"{images.shape[2]}x{images.shape[1]} would be looked at as {size[1]}x{size[0]} pixels, "
+            f"{width}x{height} would be looked at as {size[1]}x{size[0]} pixels, "
             "more than memory is meant to hold; choose a smaller --scale"
         )
-    images = np.stack([resize(image, size) for image in images])
+    images = np.stack([resize(picture, size) for picture in pictures])
     if not averaged:
         return _logits(segmenter.networks, segmenter.params, segmenter.batch_stats, images)
     if settings.window is None:
