@@ -30,6 +30,7 @@ def run(module: str, *args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=dict(os.environ))
 
 
+@pytest.mark.slow
 def test_train_stop_and_resume(data_dir: Path, tmp_path: Path) -> None:
     args = [*TINY, f"--config.data.dir={data_dir}", f"--workdir={tmp_path}/x"]
     first = run("main", *args)

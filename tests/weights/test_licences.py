@@ -121,6 +121,7 @@ def test_the_export_of_a_run_that_does_not_know(tmp_path: Path) -> None:
     assert read_metadata(export(tmp_path / "old"))["licence"] == UNKNOWN
 
 
+@pytest.mark.slow
 def test_training_carries_it_from_the_file_to_the_export(least: ConfigDict, tmp_path: Path) -> None:
     least.train.steps = 1
     train(least, tmp_path / "scratch")
