@@ -37,8 +37,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"{out} holds scores already; choose another --out, or say --overwrite")
     models = {}
     for given in args.checkpoint:
-        label, _, path = given.rpartition("=")
-        label = label or Path(path).stem
+        label, path = _labelled(given)
         if label in models:
             raise UserError(
                 f"--checkpoint={given}: there is a {label!r} already; tell them apart, --checkpoint=LABEL=PATH"
@@ -58,6 +57,12 @@ def run(args: argparse.Namespace) -> None:
     if out is not None:
         _write(results, out)
         print(f"wrote {out}")
+
+
+def _labelled(given: str) -> tuple[str, str]:
+    """(label, path) of LABEL=PATH or of a path alone, which may have a "=" in it."""
+    label, equals, path = given.partition("=")
+    return (label, path) if equals and not Path(given).exists() else (Path(given).stem, given)
 
 
 def _write(results: dict[str, dict[str, Any]], out: Path) -> None:

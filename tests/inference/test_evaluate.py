@@ -59,6 +59,15 @@ def test_labels_are_scored_as_large_as_they_are(exported: Path, tmp_path: Path) 
     assert 0.5 * 64 * 128 < np.sum(result["confusion"]) <= 64 * 128
 
 
+def test_paths_may_have_an_equals_sign(exported: Path, data_dir: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "rate=3" / "model.npz"
+    odd.parent.mkdir()
+    odd.write_bytes(exported.read_bytes())
+    flags = [f"--checkpoint={odd}", f"--checkpoint=labelled={odd}", "--limit=1", f"--out={tmp_path}"]
+    assert evaluate(data_dir, *flags) == 0
+    assert list(json.loads((tmp_path / "scores.json").read_text())) == ["model", "labelled"]
+
+
 def test_means_that_must_not_be_compared_have_their_own_names() -> None:
     """19 classes, SYNTHIA's 16 and the 13 of older tables; a class that does not occur is in none of them."""
     iou = {name: i / 100 for i, name in enumerate(labels.NAMES)} | {"road": None}
