@@ -110,6 +110,17 @@ def to_json(value: Any, indent: int | None = None) -> str:
     return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
+def read_json_lines(path: AnyPath) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file, [] of none; lines that are not whole are skipped: a killed run leaves such."""
+    lines = []
+    for line in path.read_bytes().decode(errors="replace").splitlines() if path.is_file() else ():
+        with contextlib.suppress(ValueError):
+            value = json.loads(line)
+            if isinstance(value, dict):
+                lines.append(value)
+    return lines
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}

@@ -34,6 +34,11 @@ def test_the_best_of_the_kept_checkpoints(by: str, step: int, tmp_path: Path) ->
     assert select_step(tmp_path, by, [2]) == 2
 
 
+def test_a_killed_run_leaves_half_a_line(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LINES) + '{"step": 9, "ev')
+    assert select_step(tmp_path, "entropy", [2, 4, 6]) == 6
+
+
 def test_what_was_not_scored_cannot_choose(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LINES))
     with pytest.raises(UserError, match=r"none of the checkpoints.*\(8\) was evaluated by it.*eval.unlabelled"):

@@ -1,13 +1,12 @@
 """Choosing among evaluations by scores that need no target labels, and by the one that does, which is called oracle."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from uda_jax.errors import UserError
-from uda_jax.files import AnyPath
+from uda_jax.files import AnyPath, read_json_lines
 
 ORACLE = "oracle"  # mIoU on the target: no choice that a user without labels could make
 # Name -> whether higher is better; `uda_jax.evaluation.unlabelled` says what they are.
@@ -52,9 +51,8 @@ def select_step(workdir: AnyPath, by: str, steps: Sequence[int]) -> int:
         raise UserError(f"--select={by}: expected one of {', '.join(CHOICES)}")
     if by == "last" or not steps:
         return max(steps, default=0)
-    log = workdir / "metrics.jsonl"
-    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
-    kept = {step: scores for step, scores in evaluations(lines).items() if step in steps and by in scores}
+    scored = evaluations(read_json_lines(workdir / "metrics.jsonl"))
+    kept = {step: scores for step, scores in scored.items() if step in steps and by in scores}
     chosen = best(list(kept.values()), by)
     if chosen is None:
         how = "--config.eval.source_split" if by == "source_miou" else "--config.eval.unlabelled"

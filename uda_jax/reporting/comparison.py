@@ -8,7 +8,7 @@ import numpy as np
 from etils import epath
 
 from uda_jax.errors import UserError
-from uda_jax.files import entries
+from uda_jax.files import entries, read_json_lines
 from uda_jax.paths import to_path
 
 SOURCE, ORACLE = "source-only", "oracle"
@@ -55,7 +55,7 @@ def read_runs(runs: Runs) -> dict[str, list[Run]]:
 
 
 def _read_run(workdir: epath.Path) -> Run:
-    lines = _read_lines(workdir / "metrics.jsonl")
+    lines = read_json_lines(workdir / "metrics.jsonl")
     steps = [line["step"] for line in lines if isinstance(line.get("step"), int)]
     steps += [int(path.name) for path in entries(workdir / "checkpoints") if path.name.isdecimal()]
     return Run(
@@ -106,19 +106,6 @@ def _read_object(path: epath.Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path}: found a JSON {type(value).__name__}, expected an object")
     return value
-
-
-def _read_lines(path: epath.Path) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file; lines that are not whole are skipped: a killed run leaves such."""
-    lines = []
-    for line in path.read_bytes().decode(errors="replace").splitlines() if path.is_file() else ():
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            lines.append(value)
-    return lines
 
 
 def flat(read: Read) -> list[Run]:
