@@ -21,6 +21,7 @@ from uda_jax.inference import figures, scoring
 from uda_jax.inference.model import load_model
 from uda_jax.paths import local, records_dir, user_path
 from uda_jax.predict import add_settings, settings_of
+from uda_jax.reporting.text import aligned
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     }
     first = next(iter(results.values()))
     print(f"{args.dataset} {args.split}, {first['images']} images, in %")
-    print(scoring.text(scoring.rows(results)))
+    print(aligned(scoring.rows(results)))
     if out is not None:
         _write(results, out)
         print(f"wrote {out}")

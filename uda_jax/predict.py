@@ -14,10 +14,12 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from data_prep.build import parse_size
 from uda_jax import cli
+from uda_jax.data import labels
 from uda_jax.errors import UserError
 from uda_jax.export import add_select
 from uda_jax.files import make_directory, write_whole
@@ -138,14 +140,14 @@ def how(model: Model, size: tuple[int, int], settings: Settings) -> str:
 def saver(model: Model, ids: str, files: Files) -> Callable[[Picture, Prediction], None]:
     """What writes a picture's files, each whole or not at all."""
     to_ids, palette = layouts.id_writer(ids, model.segmenter.classes, model.about.get("ids"))
-    colors = drawing.labels.palette(model.segmenter.classes)
+    colors = labels.palette(model.segmenter.classes)
 
     def save(picture: Picture, prediction: Prediction) -> None:
         for kind, path in files[picture.name].items():
             if kind == "labels":
                 drawn = drawing.indexed(to_ids(prediction.train_ids), palette)
             elif kind == "color":
-                drawn = drawing.Image.fromarray(colors[prediction.train_ids])
+                drawn = Image.fromarray(colors[prediction.train_ids])
             elif kind == "overlay":
                 assert picture.image is not None
                 drawn = drawing.overlay(picture.image, prediction.train_ids, model.segmenter.classes)

@@ -24,7 +24,6 @@ import numpy as np
 from uda_jax.config import differences
 from uda_jax.data import pipeline
 from uda_jax.errors import UserError
-from uda_jax.evaluation.evaluate import class_names
 from uda_jax.files import AnyPath, fetched, to_json, write_whole
 from uda_jax.methods import Stream, build_method
 from uda_jax.models.networks import build_networks
@@ -45,9 +44,10 @@ def describe(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """What a run depends on besides its config: {"classes": names, "ids": {name: id in the scored set's label files},
     "records": {stream: count}, "versions": {...}}."""
     streams = {name: config.data[name] for name in streams_of(config)}
+    evaluated = pipeline.describe(config.data.dir, config.data.eval.dataset, config.data.eval.split)
     return {
-        "classes": class_names(config),
-        "ids": pipeline.describe(config.data.dir, config.data.eval.dataset, config.data.eval.split)["ids"],
+        "classes": evaluated["classes"],
+        "ids": evaluated["ids"],
         "records": {
             name: pipeline.describe(config.data.dir, stream.dataset, stream.split)["count"]
             for name, stream in streams.items()

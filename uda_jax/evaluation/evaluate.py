@@ -14,7 +14,7 @@ from PIL import Image
 
 from uda_jax.data import labels, pipeline
 from uda_jax.errors import Stopped, UserError
-from uda_jax.evaluation.metrics import confusion_matrix, iou_per_class, mean_iou
+from uda_jax.evaluation.metrics import confusion_matrix, described
 from uda_jax.files import AnyPath, make_directory, to_json, write_whole
 from uda_jax.methods import build_method
 from uda_jax.models.networks import Networks
@@ -76,16 +76,11 @@ def evaluate(
         images += int(batch["mask"].sum())
     if jax.process_count() > 1:
         images = int(multihost_utils.process_allgather(np.asarray(images)).sum())
-    iou = iou_per_class(total)
     return {
         "dataset": config.data.eval.dataset,
         "split": config.data.eval.split,
         "images": images,
-        "miou": mean_iou(total, config.eval.classes),
-        "iou": {name: None if np.isnan(v) else float(v) for name, v in zip(names, iou, strict=True)},
-        "scored": [names[i] for i in config.eval.classes or np.flatnonzero(~np.isnan(iou))],
-        "confusion": total.tolist(),
-        "classes": names,
+        **described(total, names, config.eval.classes),
     }
 
 

@@ -1,6 +1,7 @@
 """Confusion matrix and intersection over union."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,18 @@ def iou_per_class(confusion: np.ndarray) -> np.ndarray:
     union = confusion.sum(0) + confusion.sum(1) - hit
     with np.errstate(invalid="ignore", divide="ignore"):
         return hit / union
+
+
+def described(confusion: np.ndarray, names: Sequence[str], classes: Sequence[int] = ()) -> dict[str, Any]:
+    """The part of evaluation.json that a confusion matrix says, as JSON has it; `classes` as of `mean_iou`."""
+    iou = iou_per_class(confusion)
+    return {
+        "miou": mean_iou(confusion, classes),
+        "iou": {name: None if np.isnan(v) else float(v) for name, v in zip(names, iou, strict=True)},
+        "scored": [names[i] for i in classes or np.flatnonzero(~np.isnan(iou)).tolist()],
+        "confusion": confusion.tolist(),
+        "classes": list(names),
+    }
 
 
 def mean_iou(confusion: np.ndarray, classes: Sequence[int] = ()) -> float:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from uda_jax.data import labels, pipeline
 from uda_jax.errors import UserError
 from uda_jax.evaluation import calibration
-from uda_jax.evaluation.metrics import iou_per_class, mean_iou
+from uda_jax.evaluation.metrics import described
 from uda_jax.inference.model import Model
 from uda_jax.inference.predictor import Settings, looked_at, predict
 
@@ -48,7 +48,7 @@ def score(
         counts += calibration.histogram(found.confidence[valid], found.train_ids[valid] == truth[valid])
         images += 1
     size = looked_at(example["image"].shape[:2], model.segmenter.size, settings)
-    iou = {name: None if np.isnan(v) else float(v) for name, v in zip(names, iou_per_class(confusion), strict=True)}
+    measured = described(confusion, names, [names.index(name) for name in only])
     return {
         "checkpoint": model.path,
         "step": model.about.get("step"),
@@ -56,14 +56,10 @@ def score(
         "split": split,
         "images": images,
         "settings": {**settings._asdict(), "looked_at": size},
-        "miou": mean_iou(confusion, [names.index(name) for name in only]),
-        "means": means(iou),
-        "iou": iou,
-        "scored": list(only) or [name for name, value in iou.items() if value is not None],
+        **measured,
+        "means": means(measured["iou"]),
         "ece": calibration.expected_error(counts),
         "calibration": counts.tolist(),
-        "confusion": confusion.tolist(),
-        "classes": names,
     }
 
 
@@ -111,16 +107,6 @@ def rows(results: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     grid += [row(f"mean of {len(every[0]['scored'])}", [result["miou"] for result in every])]
     grid += [row(name, [result["means"][name] for result in every]) for name in every[0]["means"]]
     return [*grid, row("calibration error", [result["ece"] for result in every])]
-
-
-def text(grid: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
-    return "\n".join(
-        "  ".join(
-            [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
-        )
-        for line in grid
-    )
 
 
 def as_csv(grid: Sequence[Sequence[str]]) -> str:

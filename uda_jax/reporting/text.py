@@ -20,15 +20,15 @@ def table(runs: Runs, markdown: bool = False) -> str:
     """
     read = read_runs(runs)
     names, ious = scores(read)
-    text = _aligned(cells(names, ious), markdown, last_apart=True)
+    text = aligned(cells(names, ious), markdown, last_apart=True)
     if notes := remarks(read, ious):
         text += "\n" + ("\n\n" if markdown else "\n").join(notes) + "\n"
     if grid := visda17.slides(read):
-        text += f"\n{visda17.TITLE}, IoU in %:\n\n{_aligned(grid, markdown, left=2)}"
+        text += f"\n{visda17.TITLE}, IoU in %:\n\n{aligned(grid, markdown, left=2)}"
     return text
 
 
-def _aligned(grid: Sequence[Sequence[str]], markdown: bool, left: int = 1, last_apart: bool = False) -> str:
+def aligned(grid: Sequence[Sequence[str]], markdown: bool = False, left: int = 1, last_apart: bool = False) -> str:
     """A table, its first row the header.
 
     Args:

@@ -44,17 +44,15 @@ class Tools(NamedTuple):
     Attributes:
       step: (state, batch) -> (state, metrics); the state is donated.
       score: (state, limit=0, samples=None) -> the content of evaluation.json without the step.
-      unlabelled: (state) -> scores that need no target labels, by name.
       save: (step, state) -> None, in the background.
       stopping: (step) -> whether a signal or a preemption notice came.
       profile: (step, an array of the newest state) -> None, before every step.
       writer: of the log.
-    The first three raise Stopped when `stopping`, the step only before it is compiled.
+    The first two raise Stopped when `stopping`, the step only before it is compiled.
     """
 
     step: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
     score: Callable[..., dict[str, Any]]
-    unlabelled: Callable[[TrainState], dict[str, float]]
     save: Callable[[int, TrainState], None]
     stopping: Callable[[int], bool]
     profile: Callable[[int, jax.Array], None]
@@ -96,14 +94,18 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike, profile: s
             training_step = stoppable(jit_step(config, networks, mesh), stopped)
             evaluation_step = stoppable(build_evaluation_step(config, networks, mesh), stopped)
             unlabelled = label_free(config, networks, mesh, stopped)
+
+            def score(state: TrainState, limit: int = 0, samples: epath.Path | None = None) -> dict[str, Any]:
+                result = evaluate(state, config, evaluation_step, mesh, limit, samples, stopped)
+                return result | {"unlabelled": unlabelled(state)}
+
             with (
                 Writer(workdir, int(state.step), config.train.steps, config.method) as writer,
                 profiling.profiler(workdir / "profile", profiled, writer.say) as at_step,
             ):
                 tools = Tools(
                     lambda state, batch: training_step(state, batch, constants),
-                    partial(evaluate, config=config, step=evaluation_step, mesh=mesh, stopped=stopped),
-                    unlabelled,
+                    score,
                     save,
                     lambda step: stopped() or manager.reached_preemption(step),
                     at_step,
@@ -146,10 +148,10 @@ def last_score(
     if step < config.train.steps:
         raise Stopped(f"stopped at step {step}; the same command goes on from there")
     try:
-        result = tools.score(state, samples=workdir / "samples") | {"unlabelled": tools.unlabelled(state)}
+        result = tools.score(state, samples=workdir / "samples")
     except Stopped:
         raise Stopped(f"stopped while evaluating step {step}; the same command does that again") from None
-    writer.write(step, {SCORE: result["miou"], **logged(result["unlabelled"])})
+    writer.write(step, logged(result))
     writer.say(summary(result))
     return result
 
@@ -205,14 +207,13 @@ def make_up(config: ml_collections.ConfigDict, state: TrainState, tools: Tools) 
 
 def log_score(config: ml_collections.ConfigDict, step: int, state: TrainState, tools: Tools) -> None:
     with TraceAnnotation("evaluate"):
-        score = tools.score(state, limit=config.eval.limit)["miou"]
-        unlabelled = tools.unlabelled(state)
-    tools.writer.write(step, {SCORE: score, **logged(unlabelled)})
+        result = tools.score(state, limit=config.eval.limit)
+    tools.writer.write(step, logged(result))
 
 
-def logged(unlabelled: dict[str, float]) -> dict[str, float]:
-    """Under the names that the log has them by."""
-    return {f"eval/{name}": value for name, value in unlabelled.items()}
+def logged(result: dict[str, Any]) -> dict[str, float]:
+    """What the log has of an evaluation, under its names."""
+    return {SCORE: result["miou"], **{f"eval/{name}": value for name, value in result["unlabelled"].items()}}
 
 
 def flush(pending: list[dict[str, jax.Array]], step: int, writer: Writer, images: int, clock: float) -> None:
