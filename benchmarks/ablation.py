@@ -14,17 +14,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import ml_collections
 import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from uda_jax import cli
+from uda_jax import cli, launch
 from uda_jax.errors import UserError
 from uda_jax.files import to_json, write_whole
+from uda_jax.launch import launched
 from uda_jax.paths import local
 from uda_jax.reporting.comparison import Run, percent, read_runs
 from uda_jax.reporting.text import table
+from uda_jax.training.processes import gathered
 
 HEAD_SHARE = 0.9
 EPS = ("eps_discriminator", "eps_source", "eps_target")
@@ -106,12 +109,16 @@ def ablation(
             if run.method != "source_only" and not directory.exists() and config.apoda.warmup_steps:
                 warmed_up = workdir / "warm_up" / f"seed{seed}"
                 train(_warm_up(config, seed), warmed_up)
-                start_from(warmed_up, directory)
+                if jax.process_index() == 0:
+                    start_from(warmed_up, directory)
+                gathered("started")  # no process looks into the workdir before it is there
             train(run, directory)
+            gathered("trained")  # process 0 writes its results last
             finished.setdefault(label, []).append(directory)
             results = collect(finished, config.apoda.warmup_steps)
-            write_whole(workdir / "ablation.json", to_json(results, indent=1) + "\n")
-            write_whole(workdir / "ablation.md", markdown(results, finished))
+            if jax.process_index() == 0:
+                write_whole(workdir / "ablation.json", to_json(results, indent=1) + "\n")
+                write_whole(workdir / "ablation.md", markdown(results, finished))
     return results
 
 
@@ -229,8 +236,10 @@ def _column(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
 
 def main() -> None:
     config, workdir = flags.FLAGS.config, local(flags.FLAGS.workdir, "--workdir")
-    ablation(config, workdir, flags.FLAGS.seeds, flags.FLAGS.variants)
-    print(f"\n{(workdir / 'ablation.md').read_text()}\nwritten to {workdir / 'ablation.md'} and ablation.json")
+    with launched():
+        ablation(config, workdir, flags.FLAGS.seeds, flags.FLAGS.variants)
+        if jax.process_index() == 0:
+            print(f"\n{(workdir / 'ablation.md').read_text()}\nwritten to {workdir / 'ablation.md'} and ablation.json")
 
 
 if __name__ == "__main__":
@@ -238,4 +247,5 @@ if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Gets one directory a variant and seed, and the tables.", required=True)
     flags.DEFINE_integer("seeds", 1, "How many seeds, counted from config.seed.", lower_bound=1)
     flags.DEFINE_list("variants", [], "Only these, by their labels in the table; default: all.")
+    flags.adopt_module_key_flags(launch)
     cli.run(main)

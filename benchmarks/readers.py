@@ -70,13 +70,13 @@ def our_batches(args: argparse.Namespace) -> Iterator[Any]:
 
     from uda_jax.config import default_config
     from uda_jax.data import pipeline
-    from uda_jax.training.sharding import make_mesh, prefetch_to_mesh
+    from uda_jax.training.sharding import make_mesh, prefetch_to_mesh, split_batch
 
     stream = default_config().data.source
     stream.update(dataset=args.dataset, split="train", size=args.size, flip=True, dct_scaling=args.dct_scaling)
     labels = not args.unlabelled
     batches = pipeline.train_stream(args.data, stream, batch_size=args.batch_size, seed=0, labels=labels)
-    return map(jax.block_until_ready, prefetch_to_mesh(batches, make_mesh()))
+    return map(jax.block_until_ready, prefetch_to_mesh(batches, split_batch(make_mesh())))
 
 
 class Pictures:

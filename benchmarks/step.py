@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import ml_collections
+import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
@@ -35,9 +35,9 @@ from uda_jax import cli
 from uda_jax.config import check_config
 from uda_jax.errors import UserError
 from uda_jax.models.networks import build_networks
-from uda_jax.runs import streams_of
+from uda_jax.runs import batch_of
 from uda_jax.training.loop import jit_step
-from uda_jax.training.sharding import make_mesh, replicated, split_batch
+from uda_jax.training.sharding import make_mesh, replicated, split_images, to_mesh
 from uda_jax.training.state import create_state
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/.", lock_config=True)
@@ -82,10 +82,10 @@ def main() -> None:
 
 def prepare(config: ml_collections.ConfigDict) -> Run:
     """Compiles the step of `config` and returns a function that takes one, on the same batch every time."""
-    mesh, networks = make_mesh(), build_networks(config)
+    mesh, networks = make_mesh(space=config.mesh.space), build_networks(config)
     state = jax.jit(lambda: create_state(config, networks), out_shardings=replicated(mesh))()
     state = state.replace(step=state.step + config[config.method].get("warmup_steps", 0))
-    batch = jax.device_put(random_batch(config), split_batch(mesh))
+    batch = to_mesh(random_batch(config), split_images(mesh))
     started = time.perf_counter()
     constants: dict[str, Any] = {}
     step = jit_step(config, networks, mesh).lower(state, batch, constants).compile()
@@ -149,16 +149,13 @@ def against(python: str, config: ml_collections.ConfigDict, methods: Sequence[st
         yield {name: run}
 
 
-def random_batch(config: ml_collections.ConfigDict) -> dict[str, Any]:
+def random_batch(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
     """Noise with the shapes of the method's domains."""
-    batch = {}
-    for name, stream in streams_of(config).items():
-        shape = (config.train.batch_size, *seen(config.data[name]))
-        for view in stream.views:
-            batch[f"{name}_{view}"] = jax.random.randint(jax.random.key(0), (*shape, 3), 0, 256).astype(jnp.uint8)
-        if stream.labels:
-            batch[f"{name}_label"] = jax.random.randint(jax.random.key(1), shape, 0, config.model.num_classes)
-    return batch
+    rng, classes = np.random.default_rng(0), config.model.num_classes
+    return {
+        name: rng.integers(0, classes if name.endswith("_label") else 256, x.shape, x.dtype)
+        for name, x in batch_of(config).items()
+    }
 
 
 def seen(stream: ml_collections.ConfigDict) -> tuple[int, ...]:

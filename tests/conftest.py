@@ -70,7 +70,7 @@ def least(config: ConfigDict) -> ConfigDict:
 def random_batch(config: ConfigDict, seed: int = 0) -> dict[str, jax.Array]:
     """A training batch of noise with the config's shapes, a tenth of its labels ignored."""
     rng = np.random.default_rng(seed)
-    shape = (config.train.batch_size, *SIZE)
+    shape = (config.train.batch_size, *config.data.source.size)
     labels = rng.integers(0, config.model.num_classes, shape)
     labels[rng.random(shape) < 0.1] = 255
     return {

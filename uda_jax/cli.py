@@ -27,7 +27,14 @@ def run(command: Callable[[], None]) -> None:
         logging.set_verbosity(logging.WARNING)
         if not jax.distributed.is_initialized():  # several processes have JAX's handler, and leave together
             signal.signal(signal.SIGTERM, _preempted)
-        if status := answered(command):
+        try:
+            status = answered(command)
+        except Exception:
+            if not jax.distributed.is_initialized():
+                raise
+            traceback.print_exc()  # and no more: Python's own end would wait for processes that may be stuck
+            status = 1
+        if status:
             leave(status)
 
     # --help tells of the module that was started. Where that is a console script, which says nothing, of the command's.
@@ -75,8 +82,13 @@ def _preempted(*_: object) -> NoReturn:
 
 def leave(status: int) -> NoReturn:
     """Ends the process; a thread that is inside XLA, compiling for nobody, would hold `sys.exit` up or crash it."""
-    if status == STOPPED and jax.distributed.is_initialized():
-        jax.distributed.shutdown()  # waits for the others, which would take this one for lost
+    if jax.distributed.is_initialized():
+        if status == STOPPED:
+            jax.distributed.shutdown()  # waits for the others, which would take this one for lost
+        else:
+            from uda_jax.training.processes import leave_together  # of use to few commands, and slow to import
+
+            leave_together()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

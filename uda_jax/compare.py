@@ -5,18 +5,21 @@ The oracle is source-only training on `config.data.oracle`, the labelled target:
 besides evaluation.
 """
 
+import jax
 import ml_collections
 from absl import flags
 from etils import epath
 from ml_collections import config_flags
 
-from uda_jax import cli
+from uda_jax import cli, launch
+from uda_jax.launch import launched
 from uda_jax.paths import user_path
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Gets one directory a seed and run, and report.html.")
 SEEDS = flags.DEFINE_integer("seeds", 1, "How many seeds, counted from config.seed.", lower_bound=1)
 flags.mark_flags_as_required(["config", "workdir"])
+flags.adopt_module_key_flags(launch)
 
 
 def contenders(config: ml_collections.ConfigDict) -> dict[str, ml_collections.ConfigDict]:
@@ -48,10 +51,12 @@ def compare(config: ml_collections.ConfigDict, workdir: epath.Path, seeds: int =
             directories.setdefault(label, []).append(directory)
             run = run.copy_and_resolve_references()
             run.seed = seed
-            runs.check_owner(directory, run, check_run(run, make_mesh()))
+            runs.check_owner(directory, run, check_run(run, make_mesh(space=run.mesh.space)))
             planned.append((run, directory))
     for run, directory in planned:
         train(run, directory)
+    if jax.process_index():
+        return directories
     title = f"{config.data.source.dataset} to {config.data.target.dataset}"
     page = write_report(directories, workdir, title)
     print(f"\n{table(directories)}\n\nreport: {page}")
@@ -59,7 +64,8 @@ def compare(config: ml_collections.ConfigDict, workdir: epath.Path, seeds: int =
 
 
 def main() -> None:
-    compare(CONFIG.value, user_path(WORKDIR.value, "--workdir"), SEEDS.value)
+    with launched():
+        compare(CONFIG.value, user_path(WORKDIR.value, "--workdir"), SEEDS.value)
 
 
 def script() -> None:

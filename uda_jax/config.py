@@ -47,6 +47,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "optimizer.discriminator_b2": (0, 0.999999),
     "optimizer.schedule_steps": (1, INFINITE),
     "optimizer.power": (0, INFINITE),
+    "mesh.space": (1, INFINITE),
     "train.steps": (0, INFINITE),
     "train.log_every": (1, INFINITE),
     "train.eval_every": (1, INFINITE),
@@ -60,7 +61,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
 # Settings that a run may be resumed with although they differ: they do not change what a step computes.
 FREE_TO_CHANGE = (
     "train.steps", "train.log_every", "train.eval_every", "train.checkpoint_every", "train.keep",
-    "data.dir", "data.eval.", "data.oracle.", "eval.",
+    "data.dir", "data.eval.", "data.oracle.", "eval.", "mesh.",
 )  # fmt: skip
 
 
@@ -78,6 +79,8 @@ def default_config() -> ConfigDict:
     config.discriminator = ConfigDict({"width": 64, "layers": 5})
     config.optimizer = _optimizer()
     config.data = _data()
+    # Devices that share an image, by its rows; the others, in groups of so many, share the batch: docs/pods.md.
+    config.mesh = ConfigDict({"space": 1})
     config.train = ConfigDict(
         {
             "steps": 150_000,

@@ -40,6 +40,18 @@ def streams_of(config: ml_collections.ConfigDict) -> dict[str, Stream]:
     return dict(build_method(config, build_networks(config)).streams)
 
 
+def batch_of(config: ml_collections.ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of the batch of all processes that a step takes: see `methods.contract.Stream`."""
+    batch: dict[str, jax.ShapeDtypeStruct] = {}
+    for name, stream in streams_of(config).items():
+        data = config.data[name]
+        shape = (config.train.batch_size, *(data.crop or data.size))
+        batch |= {f"{name}_{view}": jax.ShapeDtypeStruct((*shape, 3), np.uint8) for view in stream.views}
+        if stream.labels:
+            batch[f"{name}_label"] = jax.ShapeDtypeStruct(shape, np.int32)
+    return batch
+
+
 def describe(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """What a run depends on besides its config: {"classes": names, "ids": {name: id in the scored set's label files},
     "records": {stream: count}, "versions": {...}}."""
@@ -96,18 +108,23 @@ def check_constants(workdir: AnyPath, before: dict[str, Any], constants: Any) ->
     Raises:
       UserError: they are not those that the run was started with.
     """
-    leaves = jax.tree.leaves_with_path(constants)
-    if not leaves:
+    if not jax.tree.leaves(constants):
         return {}
-    digest = hashlib.sha256()
-    for path, array in leaves:
-        digest.update(jax.tree_util.keystr(path).encode() + np.asarray(array).tobytes())
-    if before.get("constants", digest.hexdigest()) != digest.hexdigest():
+    found = digest(constants)
+    if before.get("constants", found) != found:
         raise UserError(
             f"{workdir}: the frozen networks of its method come out unlike those that it was started with; "
             "restore the file of config.model.pretrained"
         )
-    return {"constants": digest.hexdigest()}
+    return {"constants": found}
+
+
+def digest(tree: Any) -> str:
+    """SHA-256 of a tree's arrays and their places."""
+    sha = hashlib.sha256()
+    for path, array in jax.tree.leaves_with_path(tree):
+        sha.update(jax.tree_util.keystr(path).encode() + np.asarray(array).tobytes())
+    return sha.hexdigest()
 
 
 def licence(config: ml_collections.ConfigDict, before: dict[str, Any]) -> dict[str, Any]:

@@ -156,3 +156,28 @@ def test_any_position_of_25000_records_is_reached_in_constant_time(many):
         seconds[start] = min(timed)
         assert batch["image"].shape == (4, *SIZE, 3)
     assert max(seconds.values()) < 1, seconds
+
+
+def flipped(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def cut_off(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-5])
+
+
+@pytest.mark.parametrize("fault", [flipped, cut_off, Path.unlink])
+@pytest.mark.parametrize("training", [True, False])
+def test_records_that_go_bad_while_a_run_reads_them_are_a_message_with_the_way_out(fault, training, copied, tmp_path):
+    make = pipeline.train_stream if training else pipeline.eval_batches
+    options = {"seed": 0} if training else {}
+    batches = make(str(tmp_path), stream(label_size=()), batch_size=1, **options)  # the index is checked here
+    [file] = copied.glob("*-train.tfrecord*")
+    fault(file)
+    command = f"python -m data_prep.verify --data={tmp_path} --dataset=folders/small"
+    with pytest.raises(UserError, match=r"folders/small .train. in .* cannot be read any more: ") as error:
+        for _ in range(2 * TRAIN):
+            next(batches)
+    assert command in str(error.value) and "{{" not in str(error.value)

@@ -1,7 +1,8 @@
-"""Two processes on one machine train one model, as two hosts of a pod would."""
+"""Two processes of two devices each on one machine train one model, as two hosts of a pod would."""
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,68 +10,165 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.test_main import ROOT, TINY
+from tests.training.test_train import lines
 from uda_jax.errors import STOPPED
+from uda_jax.export import export
 from uda_jax.training import checkpoint
+from uda_jax.weights.arrays import read_arrays
 
-WORKER = """
-import sys, jax
-port, index, *argv = sys.argv[1:]
-jax.config.update("jax_cpu_collectives_implementation", "gloo")
-jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=int(index))
-assert jax.device_count() == 2 * jax.local_device_count()
-sys.argv = ["uda_jax.main", *argv]
-from uda_jax.cli import run
-from uda_jax.main import main
-run(main)
-"""
+SMALL = [*TINY, "--config.train.batch_size=4", "--config.eval.batch_size=4"]
+FLOAT64 = ["--config.model.dtype=float64", "--config.model.param_dtype=float64"]
+EACH = ((), ())  # arguments of one process alone
 
 
-def start(data_dir: Path, workdir: Path, *more: str) -> list[subprocess.Popen[str]]:
+def start(
+    workdir: Path, *args: str, each: tuple[tuple[str, ...], ...] = EACH, module: str = "uda_jax.main"
+) -> list[subprocess.Popen[str]]:
     with socket.socket() as s:
         s.bind(("localhost", 0))
-        port = str(s.getsockname()[1])
-    args = [*TINY, f"--config.data.dir={data_dir}", f"--workdir={workdir}", *more]
+        port = s.getsockname()[1]
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+    command = [sys.executable, "-m", module, f"--coordinator=localhost:{port}", "--processes=2"]
     return [
         subprocess.Popen(
-            [sys.executable, "-c", WORKER, port, str(i), *args],
+            [*command, f"--process={i}", f"--workdir={workdir}", *args, *own],
             cwd=ROOT,
-            env=dict(os.environ),
+            env=os.environ | {"XLA_FLAGS": flags},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for i in range(2)
+        for i, own in enumerate(each)
     ]
 
 
-def ended(workers: list[subprocess.Popen[str]], status: int) -> None:
-    for worker in workers:
-        output, _ = worker.communicate(timeout=300)
-        assert worker.returncode == status, output
+def ended(workers: list[subprocess.Popen[str]], status: int, within: float = 300) -> list[str]:
+    outputs = [worker.communicate(timeout=within)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [status] * len(workers), "\n".join(outputs)
+    return outputs
+
+
+def alone(workdir: Path, *args: str) -> None:
+    command = [sys.executable, "-m", "uda_jax.main", f"--workdir={workdir}", *args]
+    subprocess.run(command, cwd=ROOT, env=dict(os.environ), check=True, capture_output=True)
+
+
+def steps_taken(workers: list[subprocess.Popen[str]], workdir: Path, steps: int) -> None:
+    """Waits until that many steps are in the log."""
+    while len(lines(workdir) if (workdir / "metrics.jsonl").exists() else []) < steps:
+        assert all(worker.poll() is None for worker in workers), [worker.communicate()[0] for worker in workers]
+        time.sleep(0.1)
+
+
+def assert_same(one: Path, other: Path, tolerance: float) -> None:
+    """What two runs logged and ended with, discriminators included."""
+    files = [read_arrays(export(workdir, out=workdir.with_suffix(".npz")))[0] for workdir in (one, other)]
+    assert files[0].keys() == files[1].keys()
+    for name, array in files[0].items():
+        np.testing.assert_allclose(files[1][name], array, rtol=tolerance, atol=tolerance, err_msg=name)
+    logs = [[{k: v for k, v in line.items() if k != "images_per_s"} for line in lines(run)] for run in (one, other)]
+    assert len(logs[0]) == len(logs[1]) > 0
+    for mine, theirs in zip(*logs, strict=True):
+        assert mine.keys() == theirs.keys()
+        np.testing.assert_allclose([theirs[k] for k in mine], list(mine.values()), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.slow
-def test_two_processes_train_stop_and_resume_one_model(data_dir: Path, tmp_path: Path) -> None:
-    ended(start(data_dir, tmp_path / "run"), 0)
-    ended(start(data_dir, tmp_path / "run", "--config.train.steps=3"), 0)
+def test_two_processes_train_what_one_device_does(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float64: batch norm over the whole batch from scratch, then frozen from the weights of the first run."""
+    monkeypatch.setenv("JAX_ENABLE_X64", "1")
+    args = [*SMALL, *FLOAT64, f"--config.data.dir={data_dir}", "--config.train.steps=3"]
+    for norm in ("batch", "frozen"):
+        alone(tmp_path / f"{norm}_one", *args, f"--config.model.norm={norm}")
+        ended(start(tmp_path / f"{norm}_two", *args, f"--config.model.norm={norm}"), 0)
+        assert_same(tmp_path / f"{norm}_one", tmp_path / f"{norm}_two", 1e-10)
+        args += [f"--config.model.pretrained={tmp_path}/batch_one.npz"]
+
+
+@pytest.mark.slow
+def test_two_processes_stop_and_resume_one_model(data_dir: Path, tmp_path: Path) -> None:
+    args = [*SMALL, f"--config.data.dir={data_dir}"]
+    ended(start(tmp_path / "run", *args), 0)
+    ended(start(tmp_path / "run", *args, "--config.train.steps=3"), 0)
     evaluation = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     assert (evaluation["step"], evaluation["images"]) == (3, 5)  # each image once, over both processes
-    steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert steps == [1, 2, 2, 3, 3]  # process 0 alone writes; evaluations at 2 and 3
+    assert [line["step"] for line in lines(tmp_path / "run")] == [1, 2, 2, 3, 3]  # process 0 alone; scores at 2 and 3
 
 
 @pytest.mark.slow
 def test_both_stop_where_one_is_preempted(data_dir: Path, tmp_path: Path) -> None:
     """They agree on the step, save it, and both have the exit status that asks to be started again."""
-    workers = start(data_dir, tmp_path / "run", "--config.train.steps=2500")
-    log = tmp_path / "run" / "metrics.jsonl"
-    while not (log.exists() and log.read_text()):
-        assert all(worker.poll() is None for worker in workers)
-        time.sleep(0.1)
+    workers = start(tmp_path / "run", *SMALL, f"--config.data.dir={data_dir}", "--config.train.steps=2500")
+    steps_taken(workers, tmp_path / "run", 1)
     workers[1].send_signal(signal.SIGTERM)
     ended(workers, STOPPED)
     [saved] = checkpoint.steps(tmp_path / "run")
     assert 0 < saved < 2500
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_killed_one_ends_the_other_and_both_resume_to_the_bit(killed: int, data_dir: Path, tmp_path: Path) -> None:
+    args = [*SMALL, f"--config.data.dir={data_dir}", "--config.train.steps=24", "--config.train.checkpoint_every=4"]
+    ended(start(tmp_path / "whole", *args), 0)
+    workers = start(tmp_path / "killed", *args)
+    steps_taken(workers, tmp_path / "killed", 6)
+    workers[killed].kill()
+    began = time.monotonic()
+    output, _ = workers[1 - killed].communicate(timeout=150)
+    assert workers[1 - killed].returncode not in (0, STOPPED), output
+    assert time.monotonic() - began < 120
+    ended(start(tmp_path / "killed", *args), 0)
+    assert_same(tmp_path / "whole", tmp_path / "killed", 0)
+
+
+@pytest.mark.slow
+def test_what_one_process_cannot_read_ends_both_with_its_message(data_dir: Path, tmp_path: Path) -> None:
+    args = [*SMALL, "--config.train.steps=100"]
+    each = ((f"--config.data.dir={data_dir}",), ("--config.data.dir=/nowhere",))
+    for output in ended(start(tmp_path / "run", *args, each=each), 2, within=120):
+        assert "python -m data_prep.build --dataset=streets --out=/nowhere" in output
+        assert "Traceback" not in output
+    assert not (tmp_path / "run").exists()
+
+    damaged = tmp_path / "data"
+    shutil.copytree(data_dir, damaged)
+    for file in damaged.glob("streets/rendered/*/*-train.tfrecord*"):
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    each = ((f"--config.data.dir={data_dir}",), (f"--config.data.dir={damaged}",))
+    outputs = ended(start(tmp_path / "run", *args, each=each), 2, within=120)
+    assert "process 1: " in outputs[0]
+    for output in outputs:
+        assert "corrupted record" in output and "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_processes_that_were_started_differently_say_what_differs(data_dir: Path, tmp_path: Path) -> None:
+    args = [*SMALL, f"--config.data.dir={data_dir}"]
+    for output in ended(start(tmp_path / "run", *args, each=((), ("--config.seed=3",))), 2, within=120):
+        assert "config.seed: 0 in process 0, 3 there" in output and "Traceback" not in output
+    assert not (tmp_path / "run").exists()
+    elsewhere = f"--workdir={tmp_path}/elsewhere"
+    for output in ended(start(tmp_path / "run", *args, each=((), (elsewhere,))), 2, within=120):
+        assert "process 1, on" in output and "does not see what process 0 wrote there" in output
+        assert "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_comparison_and_ablation_run_on_two_processes(data_dir: Path, tmp_path: Path) -> None:
+    args = [*SMALL, f"--config.data.dir={data_dir}"]
+    outputs = ended(start(tmp_path / "runs", *args, module="uda_jax.compare"), 0)
+    assert "report: " in outputs[0] and "report: " not in outputs[1]
+    assert (tmp_path / "runs" / "report.html").exists()
+    args += ["--config=configs/streets_apoda.py", "--config.apoda.warmup_steps=1", "--variants=source-only,all"]
+    outputs = ended(start(tmp_path / "ablation", *args[1:], module="benchmarks.ablation"), 0)
+    assert "| all | 1 |" in outputs[0] and "| all | 1 |" not in outputs[1]
+    assert len(lines(tmp_path / "ablation" / "all" / "seed0")) == 3

@@ -1,20 +1,20 @@
+import ast
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import pytest
 
 from uda_jax.errors import UserError
-from uda_jax.training.sharding import check_batch_size, make_mesh
+from uda_jax.training.sharding import check_batch_size
 
 ON_EIGHT_DEVICES = """
 import jax, numpy as np
 from tests.conftest import random_batch, shrink
 from uda_jax.config import default_config
 from uda_jax.models.networks import build_networks
-from uda_jax.training.sharding import make_mesh, replicated, split_batch
+from uda_jax.training.sharding import make_mesh, replicated, split_images, to_mesh
 from uda_jax.training.state import create_state
 from uda_jax.training.loop import jit_step
 
@@ -25,12 +25,12 @@ config.train.batch_size = 8
 networks = build_networks(config)
 assert jax.device_count() == 8
 results = []
-for devices in (jax.devices(), jax.devices()[:1]):
-    mesh = make_mesh(devices)
+for devices, space in ((jax.devices(), {space}), (jax.devices()[:1], 1)):
+    mesh = make_mesh(devices, space)
     state = jax.jit(lambda: create_state(config, networks), out_shardings=replicated(mesh))()
     step = jit_step(config, networks, mesh)
     for seed in range({steps}):
-        batch = jax.device_put(random_batch(config, seed), split_batch(mesh))
+        batch = to_mesh(random_batch(config, seed), split_images(mesh))
         assert len(batch["source_image"].addressable_shards) == len(devices)
         state, metrics = step(state, batch, {{}})
     {check}
@@ -55,14 +55,15 @@ def run_on(devices: int, code: str, **env: str) -> str:
     return run.stdout
 
 
-def eight_against_one(settings: str = "", steps: int = 2, check: str = "") -> float:
+def eight_against_one(settings: str = "", steps: int = 2, check: str = "", space: int = 1) -> float:
     """The worst relative difference between a state after `steps` steps on eight devices and on one, in float64.
 
     Args:
       settings: a line of code that changes `config`.
       check: a line of code on the `metrics` of the last step.
+      space: how many of the eight share an image.
     """
-    code = ON_EIGHT_DEVICES.format(settings=settings, steps=steps, check=check)
+    code = ON_EIGHT_DEVICES.format(settings=settings, steps=steps, check=check, space=space)
     return float(run_on(8, code, JAX_ENABLE_X64="1").split()[-1])
 
 
@@ -72,17 +73,61 @@ def test_eight_devices_give_the_result_of_one() -> None:
     assert eight_against_one() < 1e-10
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("space", "height", "settings"),
+    [
+        (4, 64, ""),
+        (4, 71, ""),  # no layer's rows are a multiple of four
+        (8, 96, "config.model.norm = 'frozen'"),  # fewer rows than devices in the last layers
+        (2, 70, "config.model.update(backbone='efficientnet_lite0', head='daformer', head_width=8, init='normal')"),
+        (4, 50, "config.method = 'apoda'; config.apoda.warmup_steps = 1"),
+    ],
+)
+def test_devices_that_share_images_give_the_result_of_one(space: int, height: int, settings: str) -> None:
+    sizes = "; ".join(f"config.data.{name}.size = ({height}, 64)" for name in ("source", "target"))
+    assert eight_against_one(f"{sizes}; {settings}", space=space) < 1e-10
+
+
+COLLECTIVES = """
+import jax
+from tests.conftest import shrink
+from uda_jax.config import default_config
+from uda_jax.training.ahead import compile_step
+from uda_jax.training.hlo import collectives
+from uda_jax.training.sharding import make_mesh
+
+config = shrink(default_config())
+config.train.batch_size = 4
+for name in ("source", "target"):
+    config.data[name].size = (128, 64)
+for space in (1, 2):
+    found = collectives(compile_step(config, make_mesh(space=space)).as_text())
+    print([(kind, *each) for kind, sizes in found.items() for each in sizes if kind != "all-reduce"])
+"""
+
+
+@pytest.mark.slow
+def test_devices_send_each_other_sums_borders_and_small_logits_alone() -> None:
+    """The compiled program's collectives: no device ever holds the whole batch's features, or an image's."""
+    alone, shared = (ast.literal_eval(line) for line in run_on(4, COLLECTIVES).strip().splitlines())
+    assert alone == []
+    logits = 2 * 18 * 9 * 19 * 4  # bytes: two images a device, the rows of two groups, float32
+    assert {kind for kind, *_ in shared} == {"collective-permute", "all-gather"}
+    for kind, size, shape in shared:
+        assert size <= logits, (kind, shape)
+
+
 def test_a_batch_that_does_not_divide_says_by_what() -> None:
-    mesh = make_mesh(jax.devices()[:1])
-    check_batch_size(3, mesh, "train.batch_size")
+    check_batch_size(3, 1, "train.batch_size")
     with pytest.raises(UserError, match=r"train.batch_size=0 is not divisible by the 1 devices"):
-        check_batch_size(0, mesh, "train.batch_size")
+        check_batch_size(0, 1, "train.batch_size")
 
 
 def test_the_message_for_many_devices() -> None:
     code = (
         "from uda_jax.training.sharding import *\n"
-        "try: check_batch_size(6, make_mesh(), 'train.batch_size')\n"
+        "try: check_batch_size(6, make_mesh().devices.size, 'train.batch_size')\n"
         "except UserError as e: print(e)"
     )
     output = run_on(4, code)

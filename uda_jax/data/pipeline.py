@@ -139,7 +139,8 @@ def train_stream(
     if share > 1:
         dataset = dataset.batch(share, drop_remainder=True)
     dataset = dataset.prefetch(READY)
-    return (_checked(batch, stream, info["classes"]) for batch in dataset.as_numpy_iterator())
+    batches = records.readable(dataset, data_dir, stream.dataset, stream.split)
+    return (_checked(batch, stream, info["classes"]) for batch in batches)
 
 
 def check_sampling(data_dir: str, stream: ConfigDict, labels: bool, domain: str) -> None:
@@ -225,7 +226,8 @@ def eval_batches(
     batches = math.ceil(count / (share * process_count))
     dataset = dataset.concatenate(padding).batch(share, drop_remainder=True).take(batches)
     dataset = dataset.prefetch(READY)
-    return (_checked(batch, stream, info["classes"]) for batch in dataset.as_numpy_iterator())
+    batches = records.readable(dataset, data_dir, stream.dataset, stream.split)
+    return (_checked(batch, stream, info["classes"]) for batch in batches)
 
 
 def stored_examples(data_dir: str, dataset: str, split: str, limit: int = 0) -> Iterator[Batch]:
@@ -240,7 +242,8 @@ def stored_examples(data_dir: str, dataset: str, split: str, limit: int = 0) -> 
     builders, info = _open(data_dir, stream, labels=True)
     pieces = [piece for name, builder in builders.items() for piece in _pieces(builder, name, split)]
     pieces = _cut(pieces, 0, limit or info["count"])
-    for stored in _records(pieces).map(_decoder(builders, labels=True)).prefetch(READY).as_numpy_iterator():
+    found = _records(pieces).map(_decoder(builders, labels=True)).prefetch(READY)
+    for stored in records.readable(found, data_dir, dataset, split):
         label = stored["label"][..., 0]
         yield _checked({"image": stored["image"], "label": label, "id": [stored["id"]]}, stream, info["classes"])
 

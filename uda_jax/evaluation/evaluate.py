@@ -68,7 +68,7 @@ def evaluate(
         if stopped():
             raise Stopped("stopped while evaluating")
         arrays = {k: batch[k] for k in ("image", "label", "mask")}
-        confusion, predictions = step(state, to_mesh(arrays, mesh))
+        confusion, predictions = step(state, to_mesh(arrays, split_batch(mesh)))
         total += np.asarray(confusion, np.int64)
         if samples is not None and jax.process_index() == 0 and images < config.eval.samples:
             local = np.concatenate([s.data for s in predictions.addressable_shards])

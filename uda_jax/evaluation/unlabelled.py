@@ -80,7 +80,8 @@ def score_target(
     for batch in batches:
         image, mask = batch["image"], batch["mask"]
         other = image if before is None else before
-        found = {k: _local(v)[mask] for k, v in step(state, to_mesh({"image": image, "other": other}, mesh)).items()}
+        pair = to_mesh({"image": image, "other": other}, split_batch(mesh))
+        found = {k: _local(v)[mask] for k, v in step(state, pair).items()}
         if before is None:  # mixed with themselves
             found["mixval"] = np.zeros_like(found["mixval"])
         count = len(found["entropy"])

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 Dtype = Any
 # Of products; None is JAX's default. Given explicitly to what has a gradient of its own: that is traced where the
@@ -49,9 +50,10 @@ def _pointwise_backward(
 ) -> tuple[jax.Array, jax.Array]:
     # The kernel's is x^T g. Automatic differentiation writes (g^T x)^T, for which XLA:CPU transposes g element by
     # element, and computes what g comes from anew for each.
+    # Batch and rows are not merged: split over devices each, they would have to be gathered for that.
     x, kernel = saved
-    product = partial(jnp.matmul, precision=precision)
-    return product(g, kernel.T), product(x.reshape(-1, x.shape[-1]).T, g.reshape(-1, g.shape[-1]))
+    kernel_gradient = jnp.einsum("bhwi,bhwo->io", x, g, precision=precision)
+    return jnp.matmul(g, kernel.T, precision=precision), kernel_gradient
 
 
 pointwise.defvjp(_pointwise_forward, _pointwise_backward)
@@ -167,6 +169,8 @@ class Conv(nn.Module):
             x = pointwise(x[:, ::s, ::s], kernel[0, 0], precision)
         else:
             p = d * (k // 2) if self.padding is None else self.padding
+            if x.shape[1] // s < 2 * row_groups():
+                x = whole_rows(x)  # where devices have a row or none, XLA (jax 0.10) gets the kernel's gradient wrong
             if isinstance(p, int) and s > 1 and k % s == 0 and d == 1:
                 x = cell_convolution(x, kernel, s, p, precision)
             else:
@@ -235,8 +239,45 @@ def max_pool_ceil(x: jax.Array, kernel: int = 3, stride: int = 2, padding: int =
             out -= 1
         return padding, (out - 1) * stride + kernel - size - padding
 
-    high_h, high_w = pads(x.shape[1]), pads(x.shape[2])
-    return nn.max_pool(x, (kernel, kernel), (stride, stride), (high_h, high_w))
+    return _max_pool(x, kernel, stride, pads(x.shape[1]), pads(x.shape[2]))
+
+
+Pads = tuple[int, int]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def _max_pool(x: jax.Array, kernel: int, stride: int, rows: Pads, columns: Pads) -> jax.Array:
+    """Max-pool with a gradient of its own: XLA's has every device gather the whole batch."""
+    return nn.max_pool(x, (kernel, kernel), (stride, stride), (rows, columns))
+
+
+def _max_pool_forward(
+    x: jax.Array, kernel: int, stride: int, rows: Pads, columns: Pads
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    y = _max_pool(x, kernel, stride, rows, columns)
+    return y, (x, y)
+
+
+def _max_pool_backward(
+    kernel: int, stride: int, rows: Pads, columns: Pads, saved: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array]:
+    """To the first of a window's largest, row by row, as in PyTorch: after a ReLU many are equal."""
+    x, y = saved
+    around = ((0, 0, 0), (*rows, 0), (*columns, 0), (0, 0, 0))
+    padded = jax.lax.pad(x, jnp.full((), -jnp.inf, x.dtype), around)
+    height, width = padded.shape[1:3]
+    total, taken = jnp.zeros_like(padded), jnp.zeros(y.shape, bool)
+    for i in range(kernel):
+        for j in range(kernel):
+            last_i, last_j = i + (y.shape[1] - 1) * stride + 1, j + (y.shape[2] - 1) * stride + 1
+            here = (padded[:, i:last_i:stride, j:last_j:stride] == y) & ~taken
+            taken |= here
+            spread = ((0, 0, 0), (i, height - last_i, stride - 1), (j, width - last_j, stride - 1), (0, 0, 0))
+            total += jax.lax.pad(jnp.where(here, g, 0), jnp.zeros((), g.dtype), spread)
+    return (total[:, rows[0] : rows[0] + x.shape[1], columns[0] : columns[0] + x.shape[2]],)
+
+
+_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 def interpolation_matrix(size: int, new_size: int, align_corners: bool = True) -> np.ndarray:
@@ -257,6 +298,20 @@ def interpolation_matrix(size: int, new_size: int, align_corners: bool = True) -
     return weights
 
 
+def whole_rows(x: jax.Array) -> jax.Array:
+    """[B, H, W, C] with all its rows on every device, where the mesh that is traced for splits them over "space".
+
+    Of what is made smaller or larger by a matrix product over the rows: left to itself, XLA has every device compute a
+    part of every new row, and adds them up at the new size.
+    """
+    return x if row_groups() == 1 else jax.lax.with_sharding_constraint(x, PartitionSpec("data"))
+
+
+def row_groups() -> int:
+    """Over how many devices the mesh that is traced for splits the rows of images."""
+    return int(jax.sharding.get_abstract_mesh().shape.get("space", 1))
+
+
 def resize_bilinear(x: jax.Array, size: tuple[int, int], align_corners: bool = True) -> jax.Array:
     """PyTorch's bilinear resize, [B, h, w, C] -> [B, H, W, C]; `size` is (H, W).
 
@@ -266,9 +321,10 @@ def resize_bilinear(x: jax.Array, size: tuple[int, int], align_corners: bool = T
     (batch, h, w, channels), (height, width) = x.shape, size
     if (h, w) == (height, width):
         return x
+    x = whole_rows(x)
     rows = jnp.asarray(interpolation_matrix(h, height, align_corners), x.dtype)
     columns = jnp.asarray(interpolation_matrix(w, width, align_corners), x.dtype)
     product = partial(jnp.matmul, precision="highest")
-    x = product(jnp.broadcast_to(columns, (batch * h, width, w)), x.reshape(batch * h, w, channels))
+    x = product(jnp.broadcast_to(columns, (batch, h, width, w)), x)
     x = product(jnp.broadcast_to(rows, (batch, height, h)), x.reshape(batch, h, width * channels))
     return x.reshape(batch, height, width, channels)

@@ -18,7 +18,7 @@ from jax.profiler import StepTraceAnnotation, TraceAnnotation
 from jax.sharding import Mesh
 
 from uda_jax import runs
-from uda_jax.config import check_config, check_x64
+from uda_jax.config import check_config, check_x64, flatten
 from uda_jax.data import pipeline
 from uda_jax.errors import Stopped, UserError
 from uda_jax.evaluation.evaluate import build_evaluation_step, check_classes, evaluate, summary, write_evaluation
@@ -27,8 +27,8 @@ from uda_jax.files import alone
 from uda_jax.methods import build_method
 from uda_jax.models.networks import Networks, build_networks
 from uda_jax.paths import is_remote, to_path, user_path
-from uda_jax.training import checkpoint, profiling
-from uda_jax.training.sharding import check_batch_size, make_mesh, prefetch_to_mesh, replicated, split_batch
+from uda_jax.training import checkpoint, processes, profiling
+from uda_jax.training.sharding import check_batch_size, make_mesh, prefetch_to_mesh, replicated, split_images, unfilled
 from uda_jax.training.signals import stop_signals, stoppable
 from uda_jax.training.state import TrainState, create_state, remember
 from uda_jax.training.step import build_step
@@ -72,11 +72,12 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike, profile: s
       UserError: bad settings or data, a workdir of another run, or a loss that is not finite.
     """
     started, workdir = time.perf_counter(), to_path(workdir)
-    mesh = make_mesh()
+    mesh = make_mesh(space=config.mesh.space)
     found = check_run(config, mesh)
     profiled = profiling.parse_steps(profile, config.train.steps)
     with stop_signals() as stopped, workdir_of_our_own(workdir):
         before = runs.check_owner(workdir, config, found)
+        meet(config, workdir, found)
         networks = build_networks(config)
         state, constants = start_from(config, networks, mesh, bool(checkpoint.steps(workdir)))
         found |= runs.check_constants(workdir, before, constants) | runs.licence(config, before)
@@ -125,6 +126,14 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike, profile: s
     return state
 
 
+def meet(config: ml_collections.ConfigDict, workdir: epath.Path, found: dict[str, Any]) -> None:
+    """Raises UserError, in all processes, if they do not share the workdir, or are about to run different things."""
+    if jax.process_count() > 1:
+        processes.check_shared(workdir)
+        settings = {f"config.{name}": value for name, value in flatten(config).items() if name != "data.dir"}
+        processes.agree({"checkpoints": checkpoint.steps(workdir), **settings, **found})
+
+
 @contextmanager
 def workdir_of_our_own(workdir: epath.Path) -> Iterator[None]:
     """Keeps other runs out; a workdir that is still empty at the end is removed again. Process 0 alone has a say."""
@@ -166,7 +175,7 @@ def run_steps(config: ml_collections.ConfigDict, state: TrainState, mesh: Mesh, 
     with suppress(Stopped):  # while compiling or evaluating: the state is that of the last step
         make_up(config, state, tools)
         clock = time.perf_counter()
-        for batch in prefetch_to_mesh(training_batches(config, step), mesh):
+        for batch in prefetch_to_mesh(training_batches(config, step), split_images(mesh)):
             tools.profile(step, state.step)
             if step >= c.steps or tools.stopping(step):
                 break
@@ -246,10 +255,16 @@ def flush(pending: list[dict[str, jax.Array]], step: int, writer: Writer, images
 
 def jit_step(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) -> Any:
     """`build_step` for the mesh, (state, batch, constants) -> (state, metrics): the state donated, the batch split."""
+    step, rows = build_step(config, networks), {k: x.shape[1] for k, x in runs.batch_of(config).items()}
+
+    def on_mesh(state: TrainState, batch: dict[str, jax.Array], constants: Any) -> tuple[TrainState, Any]:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # `models.layers` asks how rows are split
+            return step(state, unfilled(batch, rows), constants)
+
     return jax.jit(
-        build_step(config, networks),
+        on_mesh,
         donate_argnums=0,
-        in_shardings=(replicated(mesh), split_batch(mesh), replicated(mesh)),
+        in_shardings=(replicated(mesh), split_images(mesh), replicated(mesh)),
         out_shardings=replicated(mesh),
     )
 
@@ -260,6 +275,8 @@ def initial_state(config: ml_collections.ConfigDict, networks: Networks, mesh: M
     if not config.model.pretrained:
         return state
     state = load_pretrained(state, config.model.pretrained, config.model)
+    if jax.process_count() > 1:
+        processes.agree({"the weights of config.model.pretrained": runs.digest(state.params)})
     return jax.jit(partial(remember, config=config, networks=networks), out_shardings=replicated(mesh))(state)
 
 
@@ -314,8 +331,8 @@ def check_run(config: ml_collections.ConfigDict, mesh: Mesh) -> dict[str, Any]:
     user_path(config.data.dir, "--config.data.dir")
     if config.model.pretrained:
         user_path(config.model.pretrained, "--config.model.pretrained")
-    check_batch_size(config.train.batch_size, mesh, "train.batch_size")
-    check_batch_size(config.eval.batch_size, mesh, "eval.batch_size")
+    check_batch_size(config.train.batch_size, mesh.shape["data"], "train.batch_size")
+    check_batch_size(config.eval.batch_size, mesh.devices.size, "eval.batch_size")
     streams = runs.streams_of(config)
     check_classes(config, [name for name, stream in streams.items() if stream.labels] + ["eval"])
     if config.eval.source_split:

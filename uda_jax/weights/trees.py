@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
@@ -231,10 +230,16 @@ def load_pretrained(state: Any, file: str, model: Any = None, say: Callable[[str
     for path, name in names(state).items():
         if name in loaded:
             ours = weights[path]
-            weights[path] = jax.device_put(jnp.asarray(from_torch(arrays[name]), ours.dtype), ours.sharding)
+            weights[path] = _placed(from_torch(arrays[name]), ours)
     if jax.process_index() == 0:
         say("\n".join([summary(file, found, arrays), *_advice(file, loaded, metadata, model)]))
     return unflatten(state, weights)
+
+
+def _placed(array: np.ndarray, ours: jax.Array) -> jax.Array:
+    """An array on the devices of another, in its dtype; of several processes each places its part and asks nobody."""
+    whole = np.asarray(array, ours.dtype)
+    return jax.make_array_from_callback(whole.shape, ours.sharding, lambda index: whole[index])
 
 
 def summary(file: str, found: Match, arrays: Mapping[str, np.ndarray]) -> str:
