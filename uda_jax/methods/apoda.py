@@ -28,6 +28,7 @@ from uda_jax.methods.game import (
     segment_both,
     softmax_of,
 )
+from uda_jax.methods.health import predicted
 from uda_jax.methods.losses import cross_entropy, divergence, domain_accuracy, domain_loss, entropy_loss
 from uda_jax.methods.supervised import supervised_loss
 from uda_jax.models.layers import at_least_float32
@@ -107,6 +108,7 @@ def objective(
     c = config.apoda
     label, discriminators = context.batch["source_label"], context.discriminators
     loss, metrics = supervised_loss(outputs["source"], label, 0.0)
+    metrics |= predicted(outputs["target"].main, "target")
 
     def adversarial() -> tuple[jax.Array, Scalars]:
         maps = partial(discriminator_input, config=config)

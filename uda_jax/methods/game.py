@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from uda_jax.methods.contract import Aux, Context, Method, Scalars, Stream
+from uda_jax.methods.health import predicted
 from uda_jax.methods.losses import SOURCE, TARGET, domain_accuracy, domain_loss
 from uda_jax.methods.supervised import DROPOUT, supervised_loss
 from uda_jax.models.networks import Networks
@@ -74,6 +75,7 @@ def domain_game(
             domain_logits = networks.discriminate(params, maps(outputs[domain], level))
             metrics[f"loss_d_{level}_{domain}"] = domain_loss(domain_logits, truth, gan)
             accuracies.append(domain_accuracy(domain_logits, truth, gan))
+            metrics[f"acc_d_{level}_{domain}"] = accuracies[-1]
             loss = loss + 0.5 * metrics[f"loss_d_{level}_{domain}"]
         metrics[f"acc_d_{level}"] = 0.5 * (accuracies[0] + accuracies[1])
     return loss, metrics
@@ -91,7 +93,8 @@ def adversarial_method(
         outputs, stats = segment_both(networks, params, context)
         loss, metrics = supervised_loss(outputs["source"], context.batch["source_label"], settings.lambda_seg_aux)
         adversarial, more = adversarial_loss(context.discriminators, outputs["target"], maps, settings, networks)
-        return loss + adversarial, Aux(stats, metrics | more, outputs)
+        metrics |= more | predicted(outputs["target"].main, "target")
+        return loss + adversarial, Aux(stats, metrics, outputs)
 
     def discriminator_loss(discriminators: Any, context: Context, outputs: ByDomain) -> tuple[jax.Array, Scalars]:
         return domain_game(discriminators, outputs, maps, settings.gan, networks)

@@ -10,6 +10,7 @@ import ml_collections
 
 from uda_jax.methods.contract import Aux, Context, Method
 from uda_jax.methods.game import TWO_DOMAINS, levels, segment_both, softmax_of
+from uda_jax.methods.health import predicted
 from uda_jax.methods.losses import entropy_loss
 from uda_jax.methods.supervised import supervised_loss
 from uda_jax.models.networks import Networks
@@ -32,6 +33,6 @@ def build(config: ml_collections.ConfigDict, networks: Networks) -> Method:
             entropy = entropy_loss(softmax_of(outputs["target"], level))
             metrics[f"loss_ent_{level}"] = entropy
             loss = loss + c[f"lambda_ent_{level}"] * entropy
-        return loss, Aux(stats, metrics)
+        return loss, Aux(stats, metrics | predicted(outputs["target"].main, "target"))
 
     return Method(TWO_DOMAINS, segmenter_loss)

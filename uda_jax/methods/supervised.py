@@ -3,6 +3,7 @@
 import jax
 
 from uda_jax.methods.contract import Scalars, Stream
+from uda_jax.methods.health import predicted
 from uda_jax.methods.losses import cross_entropy
 from uda_jax.models.segmenter import Outputs
 
@@ -13,7 +14,7 @@ SOURCE = {"source": Stream(labels=True)}
 def supervised_loss(outputs: Outputs, labels: jax.Array, lambda_seg_aux: float) -> tuple[jax.Array, Scalars]:
     """CE(main) + lambda_seg_aux CE(aux) (AdaptSegNet, eq. 5)."""
     loss = cross_entropy(outputs.main, labels)
-    metrics = {"loss_seg_main": loss}
+    metrics = {"loss_seg_main": loss, **predicted(outputs.main, "source")}
     if outputs.aux is not None:
         metrics["loss_seg_aux"] = cross_entropy(outputs.aux, labels)
         loss = loss + lambda_seg_aux * metrics["loss_seg_aux"]

@@ -37,6 +37,7 @@ from uda_jax.reporting.comparison import (
     series,
 )
 from uda_jax.reporting.text import table
+from uda_jax.training import health
 
 HEALTH = "healthy discriminator loss 0.2-0.5 per domain (vanilla GAN); accuracy near 1 = collapse"
 HEALTH_KEYS = ("loss_d_main_source", "loss_d_main_target", "acc_d_main")
@@ -137,7 +138,7 @@ def _page(
         _section(f"{visda17.TITLE}, IoU in %", _slides_table(read)),
         _section("Pictures", _picture(pictures, "strips", "Images, truth and predictions")),
         _section("Training", _picture(pictures, "curves", "Losses and target mIoU over steps")),
-        _section("Discriminator", _health(read)),
+        _section("Health", _health(read)),
         _section("Choosing without target labels", _choices(read)),
         _section("Runs", _run_table(read)),
         _section("Configurations", "".join(_config(label, run) for label, run in _labelled(read))),
@@ -204,18 +205,24 @@ def _choices(read: Read) -> str:
 
 
 def _health(read: Read) -> str:
-    """The last measured discriminator values of each run that has any; "" if none has."""
-    rows = []
+    """The last measured discriminator values of each run that has any, and the warnings of each; "" if none has."""
+    rows, warned = [], []
     for label, run in _labelled(read):
+        lines = [line for line in run.metrics if "loss" in line]  # the others are of evaluations
+        warned += [
+            f"<li>{html.escape(f'{label}, {run.workdir}, steps {first:.0f} to {last:.0f}: {text}')}</li>"
+            for first, last, text in health.history(lines)
+        ]
         measured = [series(run.metrics, key) for key in HEALTH_KEYS]
         last = [f"{values[-1]:.3f}" if len(values) else "-" for _, values in measured]
         step = max((steps[-1] for steps, _ in measured if len(steps)), default=None)
         if step is not None:
             rows.append([html.escape(label), html.escape(str(run.workdir)), *last, f"{step:.0f}"])
+    listed = f"<p>Warnings of the log:</p><ul>{''.join(warned)}</ul>" if warned else ""
     if not rows:
-        return ""
+        return listed
     header = ["label", "run", *HEALTH_KEYS, "at step"]
-    return f"<p>{html.escape(HEALTH)}</p>" + _html_table(header, rows, "facts")
+    return f"<p>{html.escape(HEALTH)}</p>" + _html_table(header, rows, "facts") + listed
 
 
 def _run_table(read: Read) -> str:

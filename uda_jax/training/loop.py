@@ -101,7 +101,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike, profile: s
                 return result | {"unlabelled": unlabelled(state)}
 
             with (
-                Writer(workdir, int(state.step), config.train.steps, config.method) as writer,
+                Writer(workdir, int(state.step), config.train.steps, config.method, found["classes"]) as writer,
                 profiling.profiler(workdir / "profile", profiled, writer.say) as at_step,
             ):
                 tools = Tools(
@@ -247,9 +247,9 @@ def flush(pending: list[dict[str, jax.Array]], step: int, writer: Writer, images
                 f"the loss is not finite at step {step - len(fetched) + i + 1}: {losses}. The last checkpoint before "
                 "it is kept. Lower config.optimizer.learning_rate or look at the data that this step read."
             )
-    mean = {k: float(np.mean([m[k] for m in fetched])) for k in fetched[0]}
+    mean = {k: np.mean([m[k] for m in fetched], axis=0) for k in fetched[0]}
     rate = images * len(fetched) / (time.perf_counter() - clock)
-    writer.write(step, {**mean, "images_per_s": rate})
+    writer.judge(step, writer.write(step, {**mean, "images_per_s": rate}))
     writer.progress(len(fetched), loss=mean["loss"], images_per_s=rate)
 
 

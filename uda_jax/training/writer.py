@@ -2,25 +2,29 @@
 
 import json
 import math
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
 import jax
+import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from uda_jax.files import AnyPath, Growing, to_json, write_whole
+from uda_jax.training import health
 
 PUT_S = 60.0  # how old the log in an object store may become, where every put writes it whole
 SCORE = "eval/miou"  # the name of an evaluation among the metrics
 
 
 class Writer:
-    """Writes scalars from process 0; the other processes stay silent. Use as a context manager."""
+    """Writes numbers from process 0; the other processes stay silent. Use as a context manager."""
 
-    def __init__(self, workdir: AnyPath, start: int, steps: int, title: str) -> None:
-        self.active = jax.process_index() == 0
+    def __init__(self, workdir: AnyPath, start: int, steps: int, title: str, classes: Sequence[str] = ()) -> None:
+        self.active, self.classes = jax.process_index() == 0, classes
         self.evaluated: set[int] = set()  # steps up to `start` whose evaluation is in the log; process 0 knows
         self.bar = tqdm(total=steps, initial=start, desc=title, unit="step", disable=not self.active, mininterval=1)
         if self.active:
@@ -28,6 +32,8 @@ class Writer:
             kept, path = _up_to(start, workdir / "metrics.jsonl"), self.logs.here / "metrics.jsonl"
             write_whole(path, "".join(to_json(content) + "\n" for content in kept))
             self.evaluated = {line["step"] for line in kept if SCORE in line}
+            self.judged = deque((line for line in kept if SCORE not in line), maxlen=health.BEFORE + 1)
+            self.wrong = frozenset(health.warnings(self.judged) if self.judged else ())
             self.file = path.open("a")
             self.events = SummaryWriter(str(self.logs.here / "tensorboard"), purge_step=start + 1)
 
@@ -41,16 +47,41 @@ class Writer:
             self.events.close()
             self.logs.close()
 
-    def write(self, step: int, scalars: dict[str, float]) -> None:
-        """One line of metrics.jsonl and one event a scalar; what is not finite is null, and no event."""
+    def write(self, step: int, numbers: Mapping[str, Any]) -> dict[str, float]:
+        """One line of metrics.jsonl and one event a scalar; what is not finite is null, and no event.
+
+        Args:
+          numbers: scalars, or arrays [classes], which become "<name>/<class>" each.
+        Returns:
+          The scalars of the line.
+        """
+        scalars = dict(self._scalars(numbers))
         if not self.active:
-            return
+            return scalars
         self.file.write(to_json({"step": step, **scalars}) + "\n")
         self.file.flush()
         for name, value in scalars.items():
             if math.isfinite(value):
                 self.events.add_scalar(name, value, step)
         self.logs.put(PUT_S)
+        return scalars
+
+    def _scalars(self, numbers: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+        for name, value in numbers.items():
+            if np.ndim(value):
+                yield from ((f"{name}/{of}", float(x)) for of, x in zip(self.classes, value, strict=True))
+            else:
+                yield name, float(value)
+
+    def judge(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Says what looks wrong since this line of the log, and did not at the one before."""
+        if not self.active:
+            return
+        self.judged.append({"step": step, **scalars})
+        found = health.warnings(self.judged)
+        for kind in sorted(found.keys() - self.wrong):
+            self.say(f"warning at step {step}: {found[kind]}")
+        self.wrong = frozenset(found)
 
     def put(self) -> None:
         """Has the log stand in the workdir before a checkpoint does: a resumed run writes no step again before it."""
