@@ -194,6 +194,13 @@ def restore_weights(workdir: AnyPath, config: ml_collections.ConfigDict, step: i
     except Exception as e:  # as in `checkpoint.restore`
         what = f"{path.parent} cannot be restored: {checkpoint.reason(e)}"
         raise UserError(f"{what}\nAnother --step may be whole.") from e
+    if wrong := checkpoint.changed(
+        {tree: getattr(restored, tree) for tree in wanted}, checkpoint.read_about(workdir, step)
+    ):
+        raise UserError(
+            f"{path.parent} is damaged: {', '.join(wrong)} are not the numbers that were saved. Another --step may be "
+            "whole."
+        )
     theirs, ours = ({path: x.shape for path, x in flatten(tree).items()} for tree in (restored, state))
     if theirs != ours:
         differing = [".".join(p) for p in theirs.keys() | ours.keys() if theirs.get(p) != ours.get(p)]

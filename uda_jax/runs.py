@@ -90,7 +90,8 @@ def check_owner(workdir: AnyPath, config: ml_collections.ConfigDict, found: dict
                 f"{workdir} belongs to a run with another config:\n{differing}\n"
                 "Use another --workdir, or the same settings to resume that run."
             )
-    about = checkpoint.read_about(workdir, steps[-1])
+    newest_first = (checkpoint.read_about(workdir, step) for step in reversed(steps))
+    about = next(filter(None, newest_first), {})  # a damaged one may say nothing
     for name, count in about.get("records", {}).items():
         if found["records"].get(name, count) != count:
             raise UserError(

@@ -3,15 +3,19 @@
 import dataclasses
 import importlib
 import os
+import zlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
 from uda_jax.errors import UserError
-from uda_jax.files import AnyPath
+from uda_jax.files import AnyPath, entries, make_directory
 from uda_jax.paths import is_remote, to_path
+from uda_jax.training.processes import gathered
 from uda_jax.training.state import TrainState
 
 LONGEST = 500  # characters of an error of Orbax that are shown
@@ -63,26 +67,89 @@ def save(manager: ocp.CheckpointManager, step: int, state: TrainState, about: di
       about: what to keep beside it, as JSON has it; see `read_about`.
     """
     if step not in manager.all_steps():
-        manager.save(step, args=ocp.args.StandardSave(_fields(state)), custom_metadata=about or {})
+        fields = _fields(state)
+        beside = {**(about or {}), "checksums": checksums(fields)}
+        manager.save(step, args=ocp.args.StandardSave(fields), custom_metadata=beside)
 
 
-def restore(manager: ocp.CheckpointManager, state: TrainState) -> TrainState:
-    """The newest checkpoint, placed as `state` (real or abstract arrays with shardings); `state` if there is none.
+def checksums(trees: Mapping[str, Any]) -> dict[str, int]:
+    """A number for each tree that nearly every change of its arrays changes: sums of CRC-32.
 
-    Raises:
-      UserError: the checkpoint does not fit the state, or cannot be read.
+    What Orbax writes has no checksums of its own: of forty flipped bits, thirty-eight were restored as other numbers.
     """
-    step = manager.latest_step()
-    if step is None:
-        return state
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _fields(state))
+
+    def of_leaf(path: Any, leaf: Any) -> int:
+        array = np.asarray(leaf)
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        content = array.reshape(-1).view(np.uint8).data
+        return zlib.crc32(content, zlib.crc32(f"{name} {array.dtype} {array.shape}".encode()))
+
+    return {
+        name: sum(of_leaf(path, leaf) for path, leaf in jax.tree.leaves_with_path(tree)) for name, tree in trees.items()
+    }
+
+
+def changed(trees: Mapping[str, Any], about: Mapping[str, Any]) -> list[str]:
+    """The trees that are not those of which `save` took the checksums in `about`, from `read_about`."""
+    stored = about.get("checksums") or {}
+    known = {name: tree for name, tree in trees.items() if name in stored}
+    return [name for name, found in checksums(known).items() if found != stored[name]]
+
+
+def restore(manager: ocp.CheckpointManager, state: TrainState, say: Callable[[str], None] = print) -> TrainState:
+    """The newest checkpoint that is whole, placed as `state` (real or abstract arrays with shardings).
+
+    Newer ones that are damaged are moved to damaged/, beside the manager's directory; `state` if there are none at all.
+
+    Args:
+      say: is told what was damaged.
+    Raises:
+      UserError: none of them fits the state and can be read; says why of the newest.
+    """
+    damaged: dict[int, UserError] = {}
+    for step in sorted(manager.all_steps(), reverse=True):
+        try:
+            restored = _restored(manager, state, step)
+        except UserError as error:
+            damaged[step] = error
+            continue
+        if damaged:
+            _set_aside(manager, damaged, step, say)
+        return restored
+    if damaged:
+        raise damaged[max(damaged)]
+    return state
+
+
+def _restored(manager: ocp.CheckpointManager, state: TrainState, step: int) -> TrainState:
+    path, abstract = manager.directory / str(step), jax.tree.map(ocp.utils.to_shape_dtype_struct, _fields(state))
     try:
-        return state.replace(**manager.restore(step, args=ocp.args.StandardRestore(abstract)))
+        fields = manager.restore(step, args=ocp.args.StandardRestore(abstract))
     except Exception as e:  # Orbax raises many kinds, of cut-off data a plain Exception
-        raise UserError(
-            f"{manager.directory}/{step} cannot be restored: {reason(e)}\n"
-            "If it is damaged, remove that directory to go on from the checkpoint before."
-        ) from e
+        why = reason(e)
+    else:
+        wrong = changed(fields, read_about(manager.directory.parent, step))
+        if not wrong:
+            return state.replace(**fields)
+        why = f"{', '.join(wrong)}: not the numbers that were saved"
+    raise UserError(
+        f"{path} cannot be restored: {why}\nNor can one before it, if there is any. If they are damaged, remove "
+        f"{manager.directory} to begin anew."
+    )
+
+
+def _set_aside(
+    manager: ocp.CheckpointManager, damaged: Mapping[int, UserError], whole: int, say: Callable[[str], None]
+) -> None:
+    place = manager.directory.parent / "damaged"
+    if jax.process_index() == 0:
+        make_directory(place)
+        for step, error in damaged.items():
+            number = sum(path.name.split("-")[0] == str(step) for path in entries(place))
+            (manager.directory / str(step)).rename(place / (f"{step}-{number}" if number else str(step)))
+            say(f"warning: {str(error).splitlines()[0]}; moved to {place}, going on from step {whole}")
+    gathered("moved")
+    manager.reload()
 
 
 def _fields(state: TrainState) -> dict[str, Any]:
