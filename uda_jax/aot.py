@@ -29,14 +29,20 @@ def main() -> None:
     check_x64(config.model)
     devices = ahead.devices_of(TOPOLOGY.value)
     mesh = make_mesh(devices, config.mesh.space)
-    check_batch_size(config.train.batch_size, mesh.shape["data"], "train.batch_size")
+    check_batch_size(config.train.batch_size, mesh.shape["data"] * config.train.accumulate, "train.batch_size")
     started = time.perf_counter()
-    compiled = ahead.compile_step(config, mesh)
+    try:
+        compiled = ahead.compile_step(config, mesh)
+    except Exception as error:
+        if not ahead.out_of_memory(error):
+            raise
+        print(f"{str(error)[:2000]}\n\ndoes not fit; {ahead.what_would_help(config)}")
+        cli.leave(1)
     seconds = time.perf_counter() - started
     print(f"{config.method}, {len(devices)} x {devices[0].device_kind}, compiled in {seconds:.0f} s")
     found = ahead.forecast(compiled)
     print(ahead.report(found, devices[0], TOP.value))
-    if advice := ahead.too_large(found, devices[0], config):
+    if advice := ahead.too_large(found.memory, devices[0], config):
         print(advice)
         cli.leave(1)
 

@@ -49,6 +49,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "optimizer.power": (0, INFINITE),
     "mesh.space": (1, INFINITE),
     "train.steps": (0, INFINITE),
+    "train.accumulate": (1, INFINITE),
     "train.log_every": (1, INFINITE),
     "train.eval_every": (1, INFINITE),
     "train.checkpoint_every": (1, INFINITE),
@@ -85,6 +86,7 @@ def default_config() -> ConfigDict:
         {
             "steps": 150_000,
             "batch_size": 1,  # images of each domain in a step, over all devices
+            "accumulate": 1,  # parts that a batch is worked off in: less memory, more time; see step.accumulated
             "log_every": 50,
             "eval_every": 5_000,
             "checkpoint_every": 2_500,
@@ -231,6 +233,11 @@ def check_config(config: ConfigDict) -> None:
         _check_stream(config.data[name], f"config.data.{name}")
     _check_model(config.model)
     _check_optimizer(config.optimizer)
+    if config.train.batch_size % config.train.accumulate:
+        raise UserError(
+            f"config.train.accumulate={config.train.accumulate} does not divide config.train.batch_size="
+            f"{config.train.batch_size} into equal parts"
+        )
     if config.train.steps > config.optimizer.schedule_steps:
         raise UserError(
             f"config.train.steps={config.train.steps} goes beyond the end of the learning-rate schedule, "

@@ -89,6 +89,40 @@ def test_devices_that_share_images_give_the_result_of_one(space: int, height: in
     assert eight_against_one(f"{sizes}; {settings}", space=space) < 1e-10
 
 
+ACCUMULATED = """
+import jax, numpy as np
+from tests.conftest import random_batch, shrink
+from uda_jax.config import default_config
+from uda_jax.models.networks import build_networks
+from uda_jax.training.loop import jit_step
+from uda_jax.training.sharding import make_mesh, replicated, split_images, to_mesh
+from uda_jax.training.state import create_state
+
+config = shrink(default_config())
+config.model.update(dtype="float64", param_dtype="float64", init="he", norm="frozen")
+config.train.batch_size = 8
+results, mesh = [], make_mesh()
+for parts in (1, 4):
+    config.train.accumulate = parts
+    networks = build_networks(config)
+    state = jax.jit(lambda: create_state(config, networks), out_shardings=replicated(mesh))()
+    step = jit_step(config, networks, mesh)
+    for seed in range(2):
+        batch = random_batch(config, seed)
+        batch["source_label"] = np.where(batch["source_label"] == 255, 0, batch["source_label"])  # as many in each part
+        state, metrics = step(state, to_mesh(batch, split_images(mesh)), {})
+    results.append(jax.device_get((state.params, state.discriminator_params, metrics)))
+worst = jax.tree.map(lambda a, b: np.max(np.abs(a - b) / (1e-3 + np.abs(b))), *results)
+print("worst", max(jax.tree.leaves(worst)))
+"""
+
+
+@pytest.mark.slow
+def test_a_batch_in_parts_trains_what_the_whole_one_does() -> None:
+    """In float64, over two devices: equal but for the order of the sums where all parts weigh the same."""
+    assert float(run_on(2, ACCUMULATED, JAX_ENABLE_X64="1").split()[-1]) < 1e-10
+
+
 COLLECTIVES = """
 import jax
 from tests.conftest import shrink

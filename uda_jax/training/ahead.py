@@ -46,19 +46,25 @@ CHIPS = {
 }
 
 
+class Memory(NamedTuple):
+    """Bytes a device: state and batch, what is computed with, and both together with what a step returns."""
+
+    arguments: int
+    temporaries: int
+    peak: int
+
+
 class Forecast(NamedTuple):
     """What a compiled step needs, a device; numbers that its compiler does not give are 0.
 
     Attributes:
-      arguments, temporaries, peak: bytes: state and batch, what it computes with, and both with what it returns.
+      memory: see `memory_of`.
       flops, moved: floating-point operations, and bytes read and written, as XLA's cost analysis counts them.
       operations: see `hlo.operations`.
       collectives: see `hlo.collectives`.
     """
 
-    arguments: int
-    temporaries: int
-    peak: int
+    memory: Memory
     flops: float
     moved: float
     operations: list[hlo.Operation]
@@ -118,23 +124,22 @@ def constants_of(config: ml_collections.ConfigDict, networks: Networks, state: A
 
 def forecast(compiled: jax.stages.Compiled) -> Forecast:
     """What the compiler says of its program."""
-    memory, cost, text = compiled.memory_analysis(), compiled.cost_analysis() or {}, compiled.as_text() or ""
-    arguments, temporaries = (
-        (memory.argument_size_in_bytes, memory.temp_size_in_bytes) if memory is not None else (0, 0)
-    )
-    returned = memory.output_size_in_bytes - memory.alias_size_in_bytes if memory is not None else 0
-    return Forecast(
-        arguments,
-        temporaries,
-        arguments + temporaries + max(returned, 0),
-        max(cost.get("flops", 0.0), 0.0),
-        max(cost.get("bytes accessed", 0.0), 0.0),
-        hlo.operations(text),
-        hlo.collectives(text),
-    )
+    cost, text = compiled.cost_analysis() or {}, compiled.as_text() or ""
+    flops, moved = (max(cost.get(name, 0.0), 0.0) for name in ("flops", "bytes accessed"))
+    return Forecast(memory_of(compiled), flops, moved, hlo.operations(text), hlo.collectives(text))
 
 
-def memory_of(device: Any) -> float:
+def memory_of(compiled: jax.stages.Compiled) -> Memory:
+    """What a program needs, zeros where its compiler does not say."""
+    found = compiled.memory_analysis()
+    if found is None:
+        return Memory(0, 0, 0)
+    arguments, temporaries = found.argument_size_in_bytes, found.temp_size_in_bytes
+    returned = max(found.output_size_in_bytes - found.alias_size_in_bytes, 0)
+    return Memory(arguments, temporaries, arguments + temporaries + returned)
+
+
+def capacity(device: Any) -> float:
     """GiB of a device, 0 where neither it nor `CHIPS` says."""
     if device.device_kind in CHIPS:
         return CHIPS[device.device_kind].memory
@@ -147,8 +152,8 @@ def memory_of(device: Any) -> float:
 
 def report(found: Forecast, device: Any, top: int = 10) -> str:
     """What a person reads of a forecast: memory, work, collectives and the dearest operations, a device and step."""
-    lines = [memory_line(found, device)]
-    work = f"{found.flops / 1e12:.2f} TFLOP, {found.moved / 2**30:.1f} GiB moved"
+    lines = [memory_line(found.memory, device)]
+    work = f"{found.flops / 1e12:.3g} TFLOP, {found.moved / 2**30:.1f} GiB moved"
     chip = CHIPS.get(device.device_kind)
     if found.cycles and chip:
         seconds = found.cycles / chip.hertz
@@ -157,32 +162,49 @@ def report(found: Forecast, device: Any, top: int = 10) -> str:
         work += f": {share:.1%} of the peak of {chip.flops / 1e12:.0f} TFLOP/s"
     lines.append(work if found.cycles else f"{work}; this compiler estimates no cycles")
     for kind, each in found.collectives.items():
-        total, (_, largest) = sum(size for size, _ in each), each[0]
-        lines.append(f"{kind}: {len(each)}, {total / 2**20:.2f} MiB, the largest {largest}")
+        total, (largest, shape) = sum(size for size, _ in each), each[0]
+        lines.append(
+            f"{kind}: {len(each)}, {total / 2**20:.2f} MiB, the largest {largest / 2**20:.2f} ({_short(shape)})"
+        )
     if not found.collectives:
         lines.append("no collectives")
     dearest = hlo.dearest(found.operations, top)
     if dearest:
         lines.append("dearest operations, M cycles:")
-        lines += [f"  {cycles / 1e6:7.2f}  {shape}  {source}" for cycles, shape, source in dearest]
+        lines += [f"  {cycles / 1e6:7.2f}  {_short(shape)}  {source}" for cycles, shape, source in dearest]
     return "\n".join(lines)
 
 
-def memory_line(found: Forecast, device: Any) -> str:
+def _short(shape: str) -> str:
+    """A shape, of many arrays the first ones."""
+    return shape if len(shape) <= 60 else f"{shape[:56]} ..."
+
+
+def memory_line(memory: Memory, device: Any) -> str:
     """One line: the peak and of what it consists."""
-    of = f" of {memory:.0f}" if (memory := memory_of(device)) else ""
-    parts = f"state and batch {found.arguments / 2**30:.2f}, temporaries {found.temporaries / 2**30:.2f}"
-    return f"memory of a step: {found.peak / 2**30:.2f} GiB a device{of} ({parts})"
+    of = f" of {limit:.0f}" if (limit := capacity(device)) else ""
+    parts = f"state and batch {memory.arguments / 2**30:.2f}, temporaries {memory.temporaries / 2**30:.2f}"
+    return f"memory of a step: {memory.peak / 2**30:.2f} GiB a device{of} ({parts})"
 
 
-def too_large(found: Forecast, device: Any, config: ml_collections.ConfigDict) -> str:
+def too_large(memory: Memory, device: Any, config: ml_collections.ConfigDict) -> str:
     """What would help where a step needs more memory than a device has; "" where it fits, or that is not known."""
-    memory = memory_of(device)
-    if not memory or found.peak <= memory * 2**30:
-        return ""
+    limit = capacity(device)
+    return f"does not fit; {what_would_help(config)}" if limit and memory.peak > limit * 2**30 else ""
+
+
+def what_would_help(config: ml_collections.ConfigDict) -> str:
+    """Settings that make a step need less memory, of those that are not set yet."""
     ways = {
-        "--config.model.dtype=bfloat16": config.model.dtype != "bfloat16",
+        "--config.model.dtype=bfloat16": config.model.dtype == "float32",
         "--config.model.remat=True": not config.model.remat,
-        "smaller --config.data.<stream>.crop": True,
+        f"--config.mesh.space={2 * config.mesh.space} (more devices an image)": True,
+        f"--config.train.accumulate={2 * config.train.accumulate}": config.train.batch_size > config.train.accumulate,
+        "smaller images, or crops of them (config.data.<stream>.size and crop)": True,
     }
-    return f"does not fit; what would help: {', '.join(way for way, open_ in ways.items() if open_)}"
+    return f"what would help: {', '.join(way for way, is_open in ways.items() if is_open)}"
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether XLA says that a program does not fit its device."""
+    return "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower()

@@ -27,7 +27,7 @@ from uda_jax.files import alone
 from uda_jax.methods import build_method
 from uda_jax.models.networks import Networks, build_networks
 from uda_jax.paths import is_remote, to_path, user_path
-from uda_jax.training import checkpoint, processes, profiling
+from uda_jax.training import ahead, checkpoint, processes, profiling
 from uda_jax.training.sharding import check_batch_size, make_mesh, prefetch_to_mesh, replicated, split_images, unfilled
 from uda_jax.training.signals import stop_signals, stoppable
 from uda_jax.training.state import TrainState, create_state, remember
@@ -92,7 +92,10 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike, profile: s
                 writer.put()
                 checkpoint.save(manager, step, state, found | runs.clock(before, started))
 
-            training_step = stoppable(jit_step(config, networks, mesh), stopped)
+            def ready(compiled: jax.stages.Compiled) -> None:
+                writer.say(ahead.memory_line(ahead.memory_of(compiled), mesh.devices.flat[0]))
+
+            training_step = stoppable(jit_step(config, networks, mesh), stopped, ready)
             evaluation_step = stoppable(build_evaluation_step(config, networks, mesh), stopped)
             unlabelled = label_free(config, networks, mesh, stopped)
 
@@ -105,7 +108,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike, profile: s
                 profiling.profiler(workdir / "profile", profiled, writer.say) as at_step,
             ):
                 tools = Tools(
-                    lambda state, batch: training_step(state, batch, constants),
+                    lambda state, batch: fitting(training_step, config)(state, batch, constants),
                     score,
                     save,
                     lambda step: stopped() or manager.reached_preemption(step),
@@ -171,7 +174,7 @@ def run_steps(config: ml_collections.ConfigDict, state: TrainState, mesh: Mesh, 
     step = start
     images = c.batch_size * len(runs.streams_of(config))
     pending: list[dict[str, jax.Array]] = []  # metrics not fetched yet, so that steps need not wait for the host
-    ahead: deque[jax.Array] = deque()
+    in_flight: deque[jax.Array] = deque()
     with suppress(Stopped):  # while compiling or evaluating: the state is that of the last step
         make_up(config, state, tools)
         clock = time.perf_counter()
@@ -183,7 +186,7 @@ def run_steps(config: ml_collections.ConfigDict, state: TrainState, mesh: Mesh, 
                 state, metrics = tools.step(state, batch)
             step += 1
             pending.append(metrics)
-            wait(ahead, metrics["loss"])
+            wait(in_flight, metrics["loss"])
             evaluating, saving = step % c.eval_every == 0 and step < c.steps, step % c.checkpoint_every == 0
             if step % c.log_every == 0 or evaluating or saving:
                 flush(pending, step, tools.writer, images, clock)
@@ -199,11 +202,26 @@ def run_steps(config: ml_collections.ConfigDict, state: TrainState, mesh: Mesh, 
     return state
 
 
-def wait(ahead: deque[jax.Array], newest: jax.Array) -> None:
-    """Notes that `newest` is being computed, and waits until fewer than `IN_FLIGHT` of those in `ahead` are."""
-    ahead.append(newest)
-    while len(ahead) >= IN_FLIGHT:
-        ahead.popleft().block_until_ready()
+def fitting(step: Callable[..., Any], config: ml_collections.ConfigDict) -> Callable[..., Any]:
+    """The step, with a UserError that says what would help where it does not fit into a device's memory."""
+
+    def call(*arguments: Any) -> Any:
+        try:
+            return step(*arguments)
+        except Exception as error:
+            if ahead.out_of_memory(error):
+                first = str(error).splitlines()[0]
+                raise UserError(f"a step does not fit ({first}); {ahead.what_would_help(config)}") from error
+            raise
+
+    return call
+
+
+def wait(in_flight: deque[jax.Array], newest: jax.Array) -> None:
+    """Notes that `newest` is being computed, and waits until fewer than `IN_FLIGHT` of them all are."""
+    in_flight.append(newest)
+    while len(in_flight) >= IN_FLIGHT:
+        in_flight.popleft().block_until_ready()
 
 
 def make_up(config: ml_collections.ConfigDict, state: TrainState, tools: Tools) -> None:
@@ -331,7 +349,7 @@ def check_run(config: ml_collections.ConfigDict, mesh: Mesh) -> dict[str, Any]:
     user_path(config.data.dir, "--config.data.dir")
     if config.model.pretrained:
         user_path(config.model.pretrained, "--config.model.pretrained")
-    check_batch_size(config.train.batch_size, mesh.shape["data"], "train.batch_size")
+    check_batch_size(config.train.batch_size, mesh.shape["data"] * config.train.accumulate, "train.batch_size")
     check_batch_size(config.eval.batch_size, mesh.devices.size, "eval.batch_size")
     streams = runs.streams_of(config)
     check_classes(config, [name for name, stream in streams.items() if stream.labels] + ["eval"])

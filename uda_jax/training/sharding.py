@@ -44,11 +44,12 @@ def split_images(mesh: Mesh) -> NamedSharding:
 
 
 def check_batch_size(batch_size: int, devices: int, name: str) -> None:
-    """Raises UserError if a global batch cannot be split evenly over that many devices, or groups of them."""
+    """Raises UserError if a global batch cannot be split evenly over that many devices, groups or parts of them."""
     if batch_size < 1 or batch_size % devices:
         nearest = max(1, round(batch_size / devices)) * devices
         raise UserError(
-            f"config.{name}={batch_size} is not divisible by the {devices} devices of this run; "
+            f"config.{name}={batch_size} is not divisible by the {devices} devices of this run (over "
+            "config.mesh.space, times config.train.accumulate); "
             f"set it to a multiple of {devices}, for example --config.{name}={nearest}"
         )
 

@@ -57,19 +57,24 @@ def _watch(arrivals: socket.socket, flag: threading.Event) -> None:
             flag.set()
 
 
-def stoppable(function: Any, stopped: Callable[[], bool]) -> Callable[..., Any]:
+def stoppable(
+    function: Any, stopped: Callable[[], bool], ready: Callable[[jax.stages.Compiled], None] = lambda compiled: None
+) -> Callable[..., Any]:
     """A jitted function, compiled at its first call in another thread, so that a signal need not wait for XLA.
 
     The arguments' shapes, dtypes and placements must stay those of the first call.
 
+    Args:
+      ready: is told of the program before it is run.
     Raises:
       Stopped: by a call, if `stopped` before the program is compiled. Nothing was computed or donated then.
     """
-    compiled: list[Callable[..., Any]] = []
+    compiled: list[jax.stages.Compiled] = []
 
     def call(*arguments: Any) -> Any:
         if not compiled:
             compiled.append(_in_thread(function.lower(*arguments).compile, stopped))
+            ready(compiled[0])
         return compiled[0](*arguments)
 
     return call

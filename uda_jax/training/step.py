@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import optax
 
@@ -42,7 +43,7 @@ def build_step(config: ml_collections.ConfigDict, networks: Networks) -> Callabl
     made. Metrics are scalars.
     """
     method = build_method(config, networks)
-    gradients, update = _gradients(config, method), build_update(config)
+    gradients, update = accumulated(_gradients(config, method), config.train.accumulate), build_update(config)
 
     def step(state: TrainState, batch: Batch, constants: Any = {}) -> tuple[TrainState, Scalars]:  # noqa: B006
         grads, metrics = gradients(state, batch, constants)
@@ -53,10 +54,48 @@ def build_step(config: ml_collections.ConfigDict, networks: Networks) -> Callabl
     return step
 
 
-def context_of(config: ml_collections.ConfigDict, state: TrainState, batch: Batch, constants: Any) -> Context:
+def accumulated(gradients: Callable[..., tuple[Gradients, Scalars]], parts: int) -> Callable[..., Any]:
+    """`gradients` as means over `parts` of the batch, one after the other: their memory instead of the batch's.
+
+    Losses that are means over pixels weigh the parts alike, whatever share of them is ignored. Batch norm sees a part
+    at a time, and moves its running statistics with each; the carry is the last part's.
+    """
+    if parts == 1:
+        return gradients
+
+    def split(x: jax.Array) -> jax.Array:  # every parts-th image: of a batch over devices, each has some of each part
+        return jnp.moveaxis(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 1, 0)
+
+    def of_batch(state: TrainState, batch: Batch, constants: Any = {}) -> tuple[Gradients, Scalars]:  # noqa: B006
+        def one(before: tuple[Gradients, Scalars], part: tuple[jax.Array, Batch]) -> tuple[Any, None]:
+            sums, metrics = before
+            number, images = part
+            grads, more = gradients(state.replace(batch_stats=sums.batch_stats), images, constants, number)
+            segmenter, discriminator, metrics = jax.tree.map(
+                lambda total, x: total + x / parts,
+                (sums.segmenter, sums.discriminator, metrics),
+                (grads.segmenter, grads.discriminator, more),
+            )
+            return (Gradients(segmenter, discriminator, grads.batch_stats, grads.carry), metrics), None
+
+        split_up = jnp.arange(parts), jax.tree.map(split, batch)
+        first = jax.tree.map(lambda x: x[0], split_up)
+        shapes = jax.eval_shape(lambda s, b, c, n: gradients(s, b, c, n), state, first[1], constants, first[0])
+        zeros, metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        (grads, metrics), _ = jax.lax.scan(one, (zeros._replace(batch_stats=state.batch_stats), metrics), split_up)
+        norms = {"grad_norm": grads.segmenter, "grad_norm_d": grads.discriminator}
+        return grads, metrics | {name: optax.tree.norm(norms[name]) for name in norms.keys() & metrics.keys()}
+
+    return of_batch
+
+
+def context_of(
+    config: ml_collections.ConfigDict, state: TrainState, batch: Batch, constants: Any, part: jax.Array | None = None
+) -> Context:
+    key = jax.random.fold_in(run_key(config.seed, STEPS), state.step)
     return Context(
         state.step,
-        jax.random.fold_in(run_key(config.seed, STEPS), state.step),
+        key if part is None else jax.random.fold_in(key, part),
         batch,
         state.batch_stats,
         state.discriminator_params,
@@ -66,13 +105,21 @@ def context_of(config: ml_collections.ConfigDict, state: TrainState, batch: Batc
 
 
 def build_gradients(config: ml_collections.ConfigDict, networks: Networks) -> Callable[..., tuple[Gradients, Scalars]]:
-    """The first half of a step: (state, batch, constants = {}) -> (gradients of both players, metrics)."""
+    """The first half of a step: (state, batch, constants = {}, part = None) -> (gradients of both players, metrics).
+
+    A part of a batch has its number, and so randomness of its own.
+    """
     return _gradients(config, build_method(config, networks))
 
 
 def _gradients(config: ml_collections.ConfigDict, method: Method) -> Callable[..., tuple[Gradients, Scalars]]:
-    def gradients(state: TrainState, batch: Batch, constants: Any = {}) -> tuple[Gradients, Scalars]:  # noqa: B006
-        context = context_of(config, state, batch, constants)
+    def gradients(
+        state: TrainState,
+        batch: Batch,
+        constants: Any = {},  # noqa: B006
+        part: jax.Array | None = None,
+    ) -> tuple[Gradients, Scalars]:
+        context = context_of(config, state, batch, constants, part)
         (loss, aux), grads = jax.value_and_grad(method.segmenter_loss, has_aux=True)(state.params, context)
         metrics = {
             "loss": loss,
