@@ -4,7 +4,8 @@ import dataclasses
 import importlib
 import os
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -52,6 +53,20 @@ def make_manager(workdir: AnyPath, keep: int = 3) -> ocp.CheckpointManager:
         if not is_remote(directory):
             raise
         raise UserError(f"{directory} cannot be opened: {reason(e)}") from e
+
+
+@contextmanager
+def writing(workdir: AnyPath) -> Iterator[None]:
+    """Around a manager and its saves, which fail in the background: UserError where there was no room for one."""
+    try:
+        yield
+    except Exception as error:  # of tensorstore, as a ValueError
+        if not any(words in str(error) for words in ("No space left", "Disk quota exceeded")):
+            raise
+        raise UserError(
+            f"{directory_of(workdir)}: no room for a checkpoint ({reason(error)}). Those before it are kept; make "
+            "room, or lower config.train.keep, and start the same command again"
+        ) from error
 
 
 def steps(workdir: AnyPath) -> list[int]:

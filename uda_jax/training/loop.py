@@ -81,7 +81,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike, profile: s
         networks = build_networks(config)
         state, constants = start_from(config, networks, mesh, bool(checkpoint.steps(workdir)))
         found |= runs.check_constants(workdir, before, constants) | runs.licence(config, before)
-        with checkpoint.make_manager(workdir, config.train.keep) as manager:
+        with checkpoint.writing(workdir), checkpoint.make_manager(workdir, config.train.keep) as manager:
             state = checkpoint.restore(manager, state)
             if done := runs.finished(workdir, config.train.steps):
                 print(f"{workdir} is done; to score it anew, remove its evaluation.json\n{summary(done)}")
