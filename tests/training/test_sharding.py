@@ -1,11 +1,14 @@
 import ast
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.test_main import TINY
+from tests.training.test_distributed import assert_same
 from uda_jax.errors import UserError
 from uda_jax.training.sharding import check_batch_size
 
@@ -121,6 +124,33 @@ print("worst", max(jax.tree.leaves(worst)))
 def test_a_batch_in_parts_trains_what_the_whole_one_does() -> None:
     """In float64, over two devices: equal but for the order of the sums where all parts weigh the same."""
     assert float(run_on(2, ACCUMULATED, JAX_ENABLE_X64="1").split()[-1]) < 1e-10
+
+
+TRAINED = """
+import sys
+sys.argv = ["main", *{arguments!r}]
+from uda_jax import cli
+from uda_jax.main import main
+cli.run(main)
+"""
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_four_devices_goes_on_with_one_and_with_eight(data_dir: Path, tmp_path: Path) -> None:
+    """In float64, to rounding: with another number of devices the same sums are added up in another order."""
+    common = [*TINY, f"--config.data.dir={data_dir}", "--config.train.batch_size=8", "--config.eval.batch_size=8"]
+    common += ["--config.model.dtype=float64", "--config.model.param_dtype=float64"]
+
+    def train_on(devices: int, name: str, steps: int, *more: str) -> None:
+        arguments = [*common, f"--workdir={tmp_path / name}", f"--config.train.steps={steps}", *more]
+        run_on(devices, TRAINED.format(arguments=arguments), JAX_ENABLE_X64="1")
+
+    train_on(1, "whole", 4)
+    train_on(4, "four", 2)
+    for devices, more in ((1, ()), (8, ("--config.mesh.space=2",))):
+        shutil.copytree(tmp_path / "four", tmp_path / f"{devices}")
+        train_on(devices, f"{devices}", 4, *more)
+        assert_same(tmp_path / "whole", tmp_path / f"{devices}", 1e-10, scores=False)
 
 
 COLLECTIVES = """
