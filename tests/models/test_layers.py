@@ -1,17 +1,19 @@
+from collections.abc import Callable
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from uda_jax.models import layers
+from uda_jax.models.convolution import cell_convolution, convolution, pointwise, same_convolution
 from uda_jax.models.deeplab_v2 import ASPP
 from uda_jax.models.layers import (
     BatchNorm,
     Conv,
-    cell_convolution,
-    convolution,
     interpolation_matrix,
     max_pool_ceil,
-    pointwise,
     resize_bilinear,
 )
 
@@ -140,6 +142,37 @@ def test_gradient_of_the_pointwise_product_is_the_automatic_one() -> None:
     x, weights = RNG.standard_normal((2, 5, 6, 3)), RNG.standard_normal((3, 4))
     for ours, theirs in zip(gradients(pointwise, x, weights), gradients(lambda x, w: x @ w, x, weights), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("channels", [3, 256])  # the compiler's form, and nine products
+@pytest.mark.parametrize("dilation", [1, 2, 4])
+def test_gradient_of_the_convolution_that_keeps_the_size_is_that_of_the_plain_one(channels: int, dilation: int) -> None:
+    x = jax.random.normal(jax.random.key(0), (2, 5, 7, channels))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, channels, channels)) / channels
+
+    def gradients(f: Callable[..., jax.Array]) -> tuple[jax.Array, jax.Array]:
+        return jax.jit(jax.grad(lambda x, k: jnp.sin(f(x, k)).sum(), (0, 1)))(x, kernel)
+
+    ours = gradients(lambda x, k: same_convolution(x, k, dilation))
+    theirs = gradients(lambda x, k: convolution(x, k, 1, dilation, dilation))
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(2, 33, 20, 3), (1, 34, 17, 2), (2, 7, 9, 1)])
+def test_gradient_of_max_pool_goes_to_the_first_of_equals_as_xlas_does(shape: tuple[int, ...]) -> None:
+    """After a ReLU many are equal: here a third are zero, and all are whole numbers."""
+    x = jnp.maximum(jnp.round(jax.random.normal(jax.random.key(0), shape) * 2), 0)
+    rows, columns = ((1, 1 + n % 2) for n in shape[1:3])
+
+    def xlas(x: jax.Array) -> jax.Array:
+        return nn.max_pool(x, (3, 3), (2, 2), (rows, columns))
+
+    ours, pull = jax.vjp(lambda x: layers._max_pool(x, 3, 2, rows, columns), x)
+    theirs, their_pull = jax.vjp(xlas, x)
+    g = jnp.round(jax.random.normal(jax.random.key(1), ours.shape) * 8)
+    np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(pull(g)[0], their_pull(g)[0])
 
 
 def test_a_1x1_convolution_takes_no_padding() -> None:

@@ -14,7 +14,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from uda_jax.models.layers import Dtype, Initializer, Precision, at_least_float32
+from uda_jax.models.convolution import Precision
+from uda_jax.models.layers import Dtype, Initializer, at_least_float32
 
 
 def same_padding(size: int, kernel: int, stride: int = 1, dilation: int = 1) -> tuple[int, int]:

@@ -8,12 +8,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
+
+from uda_jax.models.convolution import cell_convolution, convolution, pointwise, same_convolution
+from uda_jax.models.rows import row_groups, whole_rows
 
 Dtype = Any
-# Of products; None is JAX's default. Given explicitly to what has a gradient of its own: that is traced where the
-# surrounding `jax.default_matmul_precision` has ended.
-Precision = str | None
 Initializer = Callable[..., jax.Array]
 CHOICES = {"norm": ("batch", "frozen"), "affine": ("train", "frozen")}  # of `BatchNorm`
 
@@ -31,104 +30,6 @@ def uniform_fan_in(fan_in: int) -> Initializer:
 def at_least_float32(x: jax.Array) -> jax.Array:
     """x in float32, or in its own dtype if that is finer; sums of bfloat16 numbers lose most of their digits."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def pointwise(x: jax.Array, kernel: jax.Array, precision: Precision = None) -> jax.Array:
-    """x @ kernel, [B, H, W, I] and [I, O] -> [B, H, W, O]; its own gradient takes a fifth off a whole step on CPU."""
-    return jnp.matmul(x, kernel, precision=precision)
-
-
-def _pointwise_forward(
-    x: jax.Array, kernel: jax.Array, precision: Precision
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return pointwise(x, kernel, precision), (x, kernel)
-
-
-def _pointwise_backward(
-    precision: Precision, saved: tuple[jax.Array, jax.Array], g: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    # The kernel's is x^T g. Automatic differentiation writes (g^T x)^T, for which XLA:CPU transposes g element by
-    # element, and computes what g comes from anew for each.
-    # Batch and rows are not merged: split over devices each, they would have to be gathered for that.
-    x, kernel = saved
-    kernel_gradient = jnp.einsum("bhwi,bhwo->io", x, g, precision=precision)
-    return jnp.matmul(g, kernel.T, precision=precision), kernel_gradient
-
-
-pointwise.defvjp(_pointwise_forward, _pointwise_backward)
-
-
-def convolution(
-    x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: int | str, precision: Precision = None
-) -> jax.Array:
-    """[B, H, W, I] and [k, k, I, O] -> [B, H', W', O], zero-padded on all four sides, or as "SAME" says."""
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(stride, stride),
-        padding=padding if isinstance(padding, str) else ((padding, padding), (padding, padding)),
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=precision,
-    )
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def cell_convolution(
-    x: jax.Array, kernel: jax.Array, stride: int, padding: int, precision: Precision = None
-) -> jax.Array:
-    """`convolution` by a kernel whose side the stride divides, with a gradient that CPUs compute as matrix products.
-
-    XLA:CPU has none that is fast in loops and branches, where APODA attacks the discriminator: its step took twice as
-    long. On TPU the plain gradient is the faster one.
-    """
-    return convolution(x, kernel, stride, 1, padding, precision)
-
-
-def _cell_convolution_forward(
-    x: jax.Array, kernel: jax.Array, stride: int, padding: int, precision: Precision
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return convolution(x, kernel, stride, 1, padding, precision), (x, kernel)
-
-
-def _cell_convolution_backward(
-    stride: int, padding: int, precision: Precision, saved: tuple[jax.Array, jax.Array], g: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    x, kernel = saved
-
-    def forward(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return convolution(x, kernel, stride, 1, padding, precision)
-
-    def plain(g: jax.Array, kernel: jax.Array) -> jax.Array:
-        return jax.vjp(lambda x: forward(x, kernel), x)[1](g)[0]
-
-    products = partial(
-        _image_gradient, stride=stride, padding=padding, size=(x.shape[1], x.shape[2]), precision=precision
-    )
-    image_gradient = jax.lax.platform_dependent(g, kernel, cpu=products, default=plain)
-    return image_gradient, jax.vjp(lambda kernel: forward(x, kernel), kernel)[1](g)[0]
-
-
-def _image_gradient(
-    g: jax.Array, kernel: jax.Array, stride: int, padding: int, size: tuple[int, int], precision: Precision
-) -> jax.Array:
-    """Every output moves k / stride cells of stride x stride pixels a side: a product for each, shifted and added."""
-    s, n = stride, kernel.shape[0] // stride
-    weights = kernel.reshape(n, s, n, s, *kernel.shape[2:]).transpose(0, 2, 5, 1, 3, 4).reshape(n, n, g.shape[-1], -1)
-    cells = jnp.zeros((), g.dtype)
-    for i in range(n):
-        for j in range(n):
-            cell = jnp.matmul(g, weights[i, j], precision=precision)
-            cells = cells + jnp.pad(cell, ((0, 0), (i, n - 1 - i), (j, n - 1 - j), (0, 0)))
-    batch, height, width, _ = cells.shape
-    image = cells.reshape(batch, height, width, s, s, -1).transpose(0, 1, 3, 2, 4, 5)
-    image = image.reshape(batch, height * s, width * s, -1)
-    pads = [(-padding, padding + full - m * s, 0) for full, m in zip(size, (height, width), strict=True)]
-    return jax.lax.pad(image, jnp.zeros((), g.dtype), ((0, 0, 0), *pads, (0, 0, 0)))
-
-
-cell_convolution.defvjp(_cell_convolution_forward, _cell_convolution_backward)
 
 
 class Conv(nn.Module):
@@ -173,6 +74,8 @@ class Conv(nn.Module):
                 x = whole_rows(x)  # where devices have a row or none, XLA (jax 0.10) gets the kernel's gradient wrong
             if isinstance(p, int) and s > 1 and k % s == 0 and d == 1:
                 x = cell_convolution(x, kernel, s, p, precision)
+            elif (k, s, p) == (3, 1, d):
+                x = same_convolution(x, kernel, d, precision)
             else:
                 x = convolution(x, kernel, s, d, p)
         if self.use_bias:
@@ -296,20 +199,6 @@ def interpolation_matrix(size: int, new_size: int, align_corners: bool = True) -
     weights[np.arange(new_size), low] = 1.0 - fraction
     weights[np.arange(new_size), np.minimum(low + 1, size - 1)] += fraction
     return weights
-
-
-def whole_rows(x: jax.Array) -> jax.Array:
-    """[B, H, W, C] with all its rows on every device, where the mesh that is traced for splits them over "space".
-
-    Of what is made smaller or larger by a matrix product over the rows: left to itself, XLA has every device compute a
-    part of every new row, and adds them up at the new size.
-    """
-    return x if row_groups() == 1 else jax.lax.with_sharding_constraint(x, PartitionSpec("data"))
-
-
-def row_groups() -> int:
-    """Over how many devices the mesh that is traced for splits the rows of images."""
-    return int(jax.sharding.get_abstract_mesh().shape.get("space", 1))
 
 
 def resize_bilinear(x: jax.Array, size: tuple[int, int], align_corners: bool = True) -> jax.Array:

@@ -1,0 +1,156 @@
+"""Convolutions whose gradients are written as what each backend does fast."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from uda_jax.models.rows import row_groups
+
+# Of products; None is JAX's default. Given explicitly to what has a gradient of its own: that is traced where the
+# surrounding `jax.default_matmul_precision` has ended.
+Precision = str | None
+WIDE = 256  # channels
+
+
+def over_pixels(x: jax.Array, g: jax.Array, precision: Precision = None) -> jax.Array:
+    """The sum over all pixels of x^T g, [B, H, W, I] and [B, H, W, O] -> [I, O]."""
+    if row_groups() > 1:  # merged, batch and rows would have to be gathered, which are both split over devices
+        return jnp.einsum("bhwi,bhwo->io", x, g, precision=precision)
+    return jnp.matmul(x.reshape(-1, x.shape[-1]).T, g.reshape(-1, g.shape[-1]), precision=precision)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def pointwise(x: jax.Array, kernel: jax.Array, precision: Precision = None) -> jax.Array:
+    """x @ kernel, [B, H, W, I] and [I, O] -> [B, H, W, O]; its own gradient takes a fifth off a whole step on CPU."""
+    return jnp.matmul(x, kernel, precision=precision)
+
+
+def _pointwise_forward(
+    x: jax.Array, kernel: jax.Array, precision: Precision
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return pointwise(x, kernel, precision), (x, kernel)
+
+
+def _pointwise_backward(
+    precision: Precision, saved: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    # The kernel's is x^T g. Automatic differentiation writes (g^T x)^T, for which XLA:CPU transposes g element by
+    # element, and computes what g comes from anew for each.
+    x, kernel = saved
+    return jnp.matmul(g, kernel.T, precision=precision), over_pixels(x, g, precision)
+
+
+pointwise.defvjp(_pointwise_forward, _pointwise_backward)
+
+
+def convolution(
+    x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: int | str, precision: Precision = None
+) -> jax.Array:
+    """[B, H, W, I] and [k, k, I, O] -> [B, H', W', O], zero-padded on all four sides, or as "SAME" says."""
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=padding if isinstance(padding, str) else ((padding, padding), (padding, padding)),
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=precision,
+    )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def same_convolution(x: jax.Array, kernel: jax.Array, dilation: int, precision: Precision = None) -> jax.Array:
+    """`convolution` by a 3x3 kernel of stride 1 that keeps the size, with a kernel's gradient for CPU and GPU.
+
+    Theirs is slow: that of XLA:CPU two to three times slower than nine matrix products from 256 channels on (with fewer
+    it is faster), that of an H100 2.4 times for dilated kernels (docs/performance.md).
+    """
+    return convolution(x, kernel, 1, dilation, dilation, precision)
+
+
+def _same_convolution_forward(
+    x: jax.Array, kernel: jax.Array, dilation: int, precision: Precision
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return same_convolution(x, kernel, dilation, precision), (x, kernel)
+
+
+def _same_convolution_backward(
+    dilation: int, precision: Precision, saved: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    d, (height, width) = dilation, x.shape[1:3]
+
+    def plain(x: jax.Array, g: jax.Array) -> jax.Array:
+        return jax.vjp(lambda kernel: convolution(x, kernel, 1, d, d, precision), kernel)[1](g)[0]
+
+    def products(x: jax.Array, g: jax.Array) -> jax.Array:
+        padded = jnp.pad(x, ((0, 0), (d, d), (d, d), (0, 0)))
+        taps = [(i, j) for i in (0, d, 2 * d) for j in (0, d, 2 * d)]
+        each = [over_pixels(padded[:, i : i + height, j : j + width], g, precision) for i, j in taps]
+        return jnp.stack(each).reshape(kernel.shape)
+
+    on_cpu = products if min(kernel.shape[2:]) >= WIDE else plain
+    on_gpu = products if d > 1 else plain
+    kernel_gradient = jax.lax.platform_dependent(x, g, cpu=on_cpu, cuda=on_gpu, default=plain)
+    return jax.vjp(lambda x: convolution(x, kernel, 1, d, d, precision), x)[1](g)[0], kernel_gradient
+
+
+same_convolution.defvjp(_same_convolution_forward, _same_convolution_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def cell_convolution(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: int, precision: Precision = None
+) -> jax.Array:
+    """`convolution` by a kernel whose side the stride divides, with a gradient that CPUs compute as matrix products.
+
+    XLA:CPU has none that is fast in loops and branches, where APODA attacks the discriminator: its step took twice as
+    long. On TPU the plain gradient is the faster one.
+    """
+    return convolution(x, kernel, stride, 1, padding, precision)
+
+
+def _cell_convolution_forward(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: int, precision: Precision
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return convolution(x, kernel, stride, 1, padding, precision), (x, kernel)
+
+
+def _cell_convolution_backward(
+    stride: int, padding: int, precision: Precision, saved: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+
+    def forward(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return convolution(x, kernel, stride, 1, padding, precision)
+
+    def plain(g: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.vjp(lambda x: forward(x, kernel), x)[1](g)[0]
+
+    products = partial(
+        _image_gradient, stride=stride, padding=padding, size=(x.shape[1], x.shape[2]), precision=precision
+    )
+    image_gradient = jax.lax.platform_dependent(g, kernel, cpu=products, default=plain)
+    return image_gradient, jax.vjp(lambda kernel: forward(x, kernel), kernel)[1](g)[0]
+
+
+def _image_gradient(
+    g: jax.Array, kernel: jax.Array, stride: int, padding: int, size: tuple[int, int], precision: Precision
+) -> jax.Array:
+    """Every output moves k / stride cells of stride x stride pixels a side: a product for each, shifted and added."""
+    s, n = stride, kernel.shape[0] // stride
+    weights = kernel.reshape(n, s, n, s, *kernel.shape[2:]).transpose(0, 2, 5, 1, 3, 4).reshape(n, n, g.shape[-1], -1)
+    cells = jnp.zeros((), g.dtype)
+    for i in range(n):
+        for j in range(n):
+            cell = jnp.matmul(g, weights[i, j], precision=precision)
+            cells = cells + jnp.pad(cell, ((0, 0), (i, n - 1 - i), (j, n - 1 - j), (0, 0)))
+    batch, height, width, _ = cells.shape
+    image = cells.reshape(batch, height, width, s, s, -1).transpose(0, 1, 3, 2, 4, 5)
+    image = image.reshape(batch, height * s, width * s, -1)
+    pads = [(-padding, padding + full - m * s, 0) for full, m in zip(size, (height, width), strict=True)]
+    return jax.lax.pad(image, jnp.zeros((), g.dtype), ((0, 0, 0), *pads, (0, 0, 0)))
+
+
+cell_convolution.defvjp(_cell_convolution_forward, _cell_convolution_backward)
