@@ -134,6 +134,7 @@ def test_six_kills_of_one_of_two_end_the_other_and_both_resume_to_the_bit(data_d
         time.sleep(moments.uniform(0.2, 0.9) * whole)
         victim, other = (workers[(number + i) % 2] for i in range(2))
         victim.kill()
+        victim.communicate()
         output, _ = other.communicate(timeout=150)
         assert other.returncode != STOPPED, output
     ended(start(tmp_path / "killed", *args), 0)
@@ -180,7 +181,12 @@ def test_comparison_and_ablation_run_on_two_processes(data_dir: Path, tmp_path: 
     outputs = ended(start(tmp_path / "runs", *args, module="uda_jax.compare"), 0)
     assert "report: " in outputs[0] and "report: " not in outputs[1]
     assert (tmp_path / "runs" / "report.html").exists()
-    args += ["--config=configs/streets_apoda.py", "--config.apoda.warmup_steps=1", "--variants=source-only,all"]
-    outputs = ended(start(tmp_path / "ablation", *args[1:], module="benchmarks.ablation"), 0)
+    args = [
+        "--config=configs/streets_apoda.py",
+        *args[1:],
+        "--config.apoda.warmup_steps=1",
+        "--variants=source-only,all",
+    ]
+    outputs = ended(start(tmp_path / "ablation", *args, module="benchmarks.ablation"), 0)
     assert "| all | 1 |" in outputs[0] and "| all | 1 |" not in outputs[1]
     assert len(lines(tmp_path / "ablation" / "all" / "seed0")) == 3
