@@ -40,8 +40,7 @@ def compare(config: ml_collections.ConfigDict, workdir: epath.Path, seeds: int =
     from uda_jax import runs
     from uda_jax.reporting.page import write_report
     from uda_jax.reporting.text import table
-    from uda_jax.training.loop import check_run, train
-    from uda_jax.training.sharding import make_mesh
+    from uda_jax.training.loop import check_run, mesh_of, train
 
     directories: dict[str, list[epath.Path]] = {}
     planned = []
@@ -51,7 +50,7 @@ def compare(config: ml_collections.ConfigDict, workdir: epath.Path, seeds: int =
             directories.setdefault(label, []).append(directory)
             run = run.copy_and_resolve_references()
             run.seed = seed
-            runs.check_owner(directory, run, check_run(run, make_mesh(space=run.mesh.space)))
+            runs.check_owner(directory, run, check_run(run, mesh_of(run)))
             planned.append((run, directory))
     for run, directory in planned:
         train(run, directory)

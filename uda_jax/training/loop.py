@@ -72,7 +72,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike, profile: s
       UserError: bad settings or data, a workdir of another run, or a loss that is not finite.
     """
     started, workdir = time.perf_counter(), to_path(workdir)
-    mesh = make_mesh(space=config.mesh.space)
+    mesh = mesh_of(config)
     found = check_run(config, mesh)
     profiled = profiling.parse_steps(profile, config.train.steps)
     with stop_signals() as stopped, workdir_of_our_own(workdir):
@@ -340,6 +340,12 @@ def training_batches(config: ml_collections.ConfigDict, start: int) -> Iterator[
         with TraceAnnotation("data"):
             batch = {f"{name}_{k}": v for name, batches in streams.items() for k, v in next(batches).items()}
         yield batch
+
+
+def mesh_of(config: ml_collections.ConfigDict) -> Mesh:
+    """All devices as `config.mesh` has them; raises UserError as `check_config` and `make_mesh`."""
+    check_config(config)
+    return make_mesh(space=config.mesh.space)
 
 
 def check_run(config: ml_collections.ConfigDict, mesh: Mesh) -> dict[str, Any]:
