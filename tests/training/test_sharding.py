@@ -80,7 +80,6 @@ def test_eight_devices_give_the_result_of_one() -> None:
 @pytest.mark.parametrize(
     ("space", "height", "settings"),
     [
-        (4, 64, ""),
         (4, 71, ""),  # no layer's rows are a multiple of four
         (8, 96, "config.model.norm = 'frozen'"),  # fewer rows than devices in the last layers
         (2, 70, "config.model.update(backbone='efficientnet_lite0', head='daformer', head_width=8, init='normal')"),

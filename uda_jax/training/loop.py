@@ -74,10 +74,12 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike, profile: s
     started, workdir = time.perf_counter(), to_path(workdir)
     mesh = mesh_of(config)
     found = check_run(config, mesh)
+    agree_on(config, found)
     profiled = profiling.parse_steps(profile, config.train.steps)
     with stop_signals() as stopped, workdir_of_our_own(workdir):
         before = runs.check_owner(workdir, config, found)
-        meet(config, workdir, found)
+        processes.check_shared(workdir)
+        processes.agree({"checkpoints": checkpoint.steps(workdir)})
         networks = build_networks(config)
         state, constants = start_from(config, networks, mesh, bool(checkpoint.steps(workdir)))
         found |= runs.check_constants(workdir, before, constants) | runs.licence(config, before)
@@ -129,12 +131,10 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike, profile: s
     return state
 
 
-def meet(config: ml_collections.ConfigDict, workdir: epath.Path, found: dict[str, Any]) -> None:
-    """Raises UserError, in all processes, if they do not share the workdir, or are about to run different things."""
-    if jax.process_count() > 1:
-        processes.check_shared(workdir)
-        settings = {f"config.{name}": value for name, value in flatten(config).items() if name != "data.dir"}
-        processes.agree({"checkpoints": checkpoint.steps(workdir), **settings, **found})
+def agree_on(config: ml_collections.ConfigDict, found: dict[str, Any]) -> None:
+    """Raises UserError, in all processes, if they are about to run different things."""
+    settings = {f"config.{name}": value for name, value in flatten(config).items() if name != "data.dir"}
+    processes.agree({**settings, **found})
 
 
 @contextmanager
