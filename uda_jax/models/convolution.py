@@ -85,9 +85,10 @@ def _same_convolution_backward(
         return jax.vjp(lambda kernel: convolution(x, kernel, 1, d, d, precision), kernel)[1](g)[0]
 
     def products(x: jax.Array, g: jax.Array) -> jax.Array:
-        padded = jnp.pad(x, ((0, 0), (d, d), (d, d), (0, 0)))
-        taps = [(i, j) for i in (0, d, 2 * d) for j in (0, d, 2 * d)]
-        each = [over_pixels(padded[:, i : i + height, j : j + width], g, precision) for i, j in taps]
+        # What is moved is g: moved copies of x could be made in the forward pass already, and XLA:CPU keeps them all.
+        padded = jnp.pad(g, ((0, 0), (d, d), (d, d), (0, 0)))
+        taps = [(i, j) for i in (2 * d, d, 0) for j in (2 * d, d, 0)]
+        each = [over_pixels(x, padded[:, i : i + height, j : j + width], precision) for i, j in taps]
         return jnp.stack(each).reshape(kernel.shape)
 
     on_cpu = products if min(kernel.shape[2:]) >= WIDE else plain
