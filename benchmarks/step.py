@@ -36,9 +36,9 @@ from uda_jax.config import check_config
 from uda_jax.errors import UserError
 from uda_jax.models.networks import build_networks
 from uda_jax.runs import batch_of
-from uda_jax.training.loop import jit_step
 from uda_jax.training.sharding import make_mesh, replicated, split_images, to_mesh
 from uda_jax.training.state import create_state
+from uda_jax.training.step import jit_step
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/.", lock_config=True)
 METHOD_NAMES = flags.DEFINE_list("methods", [], "Methods to time with the config's networks; default: the config's.")
@@ -125,7 +125,7 @@ def against(python: str, config: ml_collections.ConfigDict, methods: Sequence[st
         raise UserError(
             f"--against={python}: cannot import torch ({said}); give a Python that PyTorch is installed for"
         )
-    height, width = seen(config.data.source)
+    _, height, width, _ = batch_of(config)["source_image"].shape
     options = [f"--size={width}x{height}", f"--batch={config.train.batch_size}"]
     options.append(f"--classes={config.model.num_classes}")
     twin = subprocess.Popen([python, str(TWIN), *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -156,11 +156,6 @@ def random_batch(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
         name: rng.integers(0, classes if name.endswith("_label") else 256, x.shape, x.dtype)
         for name, x in batch_of(config).items()
     }
-
-
-def seen(stream: ml_collections.ConfigDict) -> tuple[int, ...]:
-    """(height, width) of what a step sees of the images."""
-    return tuple(stream.crop or stream.size)
 
 
 def race(runs: dict[str, Run], rounds: int) -> dict[str, list[Time]]:

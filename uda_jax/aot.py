@@ -11,10 +11,9 @@ from absl import flags
 from ml_collections import config_flags
 
 from uda_jax import cli
-from uda_jax.training.ahead import HERE
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/.", lock_config=True)
-TOPOLOGY = flags.DEFINE_string("topology", HERE, "Chips such as v5e:4x4 or v4:2x2x2, or here.")
+TOPOLOGY = flags.DEFINE_string("topology", "here", "Chips such as v5e:4x4 or v4:2x2x2, or here.")
 TOP = flags.DEFINE_integer("top", 10, "How many of the dearest operations to list.", lower_bound=0)
 flags.mark_flag_as_required("config")
 

@@ -56,7 +56,7 @@ def test_cycles_and_collectives_of_a_program_count_loops_and_the_dearer_branch()
     found = hlo.operations(PROGRAM)
     assert sum(operation.cycles for operation in found) == 500 + 5 * 10 + 70
     assert hlo.dearest(found, 2) == [(500, "bf16[16,4]", "jit(step)/conv"), (70, "f32[8,4]", "jit(step)/cond/attack")]
-    assert hlo.collectives(PROGRAM) == {
+    assert hlo.collectives(found) == {
         "all-reduce": [(140, "(f32[8,4], f32[3])")],
         "all-gather": [(256, "(bf16[32,4])")],
         "collective-permute": [(32, "f32[2,4]")] * 5,

@@ -15,7 +15,7 @@ mount -t tmpfs -o size=3m none "$1" || exit 99
 shift
 "$@"
 status=$?
-rm -f "$DISK/filling"; cp -r "$DISK/run" "$SAVED"
+cp -r "$DISK/run" "$SAVED"
 exit $status
 """
 

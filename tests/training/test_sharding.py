@@ -19,7 +19,7 @@ from uda_jax.config import default_config
 from uda_jax.models.networks import build_networks
 from uda_jax.training.sharding import make_mesh, replicated, split_images, to_mesh
 from uda_jax.training.state import create_state
-from uda_jax.training.loop import jit_step
+from uda_jax.training.step import jit_step
 
 config = shrink(default_config())
 config.model.update(dtype="float64", param_dtype="float64", init="he", two_levels=False)
@@ -96,7 +96,7 @@ import jax, numpy as np
 from tests.conftest import random_batch, shrink
 from uda_jax.config import default_config
 from uda_jax.models.networks import build_networks
-from uda_jax.training.loop import jit_step
+from uda_jax.training.step import jit_step
 from uda_jax.training.sharding import make_mesh, replicated, split_images, to_mesh
 from uda_jax.training.state import create_state
 
@@ -157,7 +157,7 @@ import jax
 from tests.conftest import shrink
 from uda_jax.config import default_config
 from uda_jax.training.ahead import compile_step
-from uda_jax.training.hlo import collectives
+from uda_jax.training.hlo import collectives, operations
 from uda_jax.training.sharding import make_mesh
 
 config = shrink(default_config())
@@ -165,7 +165,7 @@ config.train.batch_size = 4
 for name in ("source", "target"):
     config.data[name].size = (128, 64)
 for space in (1, 2):
-    found = collectives(compile_step(config, make_mesh(space=space)).as_text())
+    found = collectives(operations(compile_step(config, make_mesh(space=space)).as_text()))
     print([(kind, *each) for kind, sizes in found.items() for each in sizes if kind != "all-reduce"])
 """
 

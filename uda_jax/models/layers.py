@@ -142,22 +142,23 @@ def max_pool_ceil(x: jax.Array, kernel: int = 3, stride: int = 2, padding: int =
             out -= 1
         return padding, (out - 1) * stride + kernel - size - padding
 
-    return _max_pool(x, kernel, stride, pads(x.shape[1]), pads(x.shape[2]))
+    return max_pool(x, kernel, stride, pads(x.shape[1]), pads(x.shape[2]))
 
 
 Pads = tuple[int, int]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
-def _max_pool(x: jax.Array, kernel: int, stride: int, rows: Pads, columns: Pads) -> jax.Array:
-    """Max-pool with a gradient of its own: XLA's has every device gather the whole batch."""
+def max_pool(x: jax.Array, kernel: int, stride: int, rows: Pads, columns: Pads) -> jax.Array:
+    """Max-pool, [B, H, W, C] padded by `rows` and `columns`; of its own gradient, as XLA's has every device gather the
+    whole batch."""
     return nn.max_pool(x, (kernel, kernel), (stride, stride), (rows, columns))
 
 
 def _max_pool_forward(
     x: jax.Array, kernel: int, stride: int, rows: Pads, columns: Pads
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    y = _max_pool(x, kernel, stride, rows, columns)
+    y = max_pool(x, kernel, stride, rows, columns)
     return y, (x, y)
 
 
@@ -180,7 +181,7 @@ def _max_pool_backward(
     return (total[:, rows[0] : rows[0] + x.shape[1], columns[0] : columns[0] + x.shape[2]],)
 
 
-_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 def interpolation_matrix(size: int, new_size: int, align_corners: bool = True) -> np.ndarray:

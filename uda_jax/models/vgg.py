@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from uda_jax.models.contract import INITIALIZERS, Backbone, Shapes, dtypes
-from uda_jax.models.layers import Conv, Dtype, Initializer
+from uda_jax.models.layers import Conv, Dtype, Initializer, max_pool
 
 # (name, channels of the full-width network, dilation); "pool" halves the size, dropping an odd last row
 LAYERS = (
@@ -40,7 +40,7 @@ class VGG16(nn.Module):
         stages = []
         for layer in LAYERS:
             if isinstance(layer, str):
-                x = nn.max_pool(x, (2, 2), (2, 2))
+                x = max_pool(x, 2, 2, (0, 0), (0, 0))
                 continue
             name, channels, dilation = layer
             x = Conv(

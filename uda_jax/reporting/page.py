@@ -208,10 +208,9 @@ def _health(read: Read) -> str:
     """The last measured discriminator values of each run that has any, and the warnings of each; "" if none has."""
     rows, warned = [], []
     for label, run in _labelled(read):
-        lines = [line for line in run.metrics if "loss" in line]  # the others are of evaluations
         warned += [
             f"<li>{html.escape(f'{label}, {run.workdir}, steps {first:.0f} to {last:.0f}: {text}')}</li>"
-            for first, last, text in health.history(lines)
+            for first, last, text in health.history(run.metrics)
         ]
         measured = [series(run.metrics, key) for key in HEALTH_KEYS]
         last = [f"{values[-1]:.3f}" if len(values) else "-" for _, values in measured]

@@ -13,9 +13,11 @@ from jax.sharding import Mesh
 from uda_jax import runs
 from uda_jax.errors import UserError
 from uda_jax.methods import build_method
-from uda_jax.models.networks import Networks, build_networks
+from uda_jax.models.networks import build_networks
 from uda_jax.training import hlo
-from uda_jax.training.sharding import filled, replicated, split_images
+from uda_jax.training.sharding import abstract, filled, split_images
+from uda_jax.training.state import abstract_state
+from uda_jax.training.step import jit_step
 
 HERE = "here"  # the topology of this machine's own devices
 
@@ -26,23 +28,21 @@ class Chip(NamedTuple):
     Attributes:
       memory: GiB.
       flops: of bfloat16 products, a second.
-      bandwidth: bytes a second, of that memory.
       hertz: cycles a second: `flops` over two times the cells of its matrix units.
     """
 
     memory: float
     flops: float
-    bandwidth: float
     hertz: float
 
 
 # docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}; four units of 128x128 a core, two cores a chip in v4 and v5p, and two
 # units of 256x256 in v6e.
 CHIPS = {
-    "TPU v4": Chip(32, 275e12, 1.228e12, 1.05e9),
-    "TPU v5 lite": Chip(16, 197e12, 0.819e12, 1.5e9),
-    "TPU v5": Chip(95, 459e12, 2.765e12, 1.75e9),
-    "TPU v6 lite": Chip(32, 918e12, 1.64e12, 1.75e9),
+    "TPU v4": Chip(32, 275e12, 1.05e9),
+    "TPU v5 lite": Chip(16, 197e12, 1.5e9),
+    "TPU v5": Chip(95, 459e12, 1.75e9),
+    "TPU v6 lite": Chip(32, 918e12, 1.75e9),
 }
 
 
@@ -61,14 +61,16 @@ class Forecast(NamedTuple):
       memory: see `memory_of`.
       flops, moved: floating-point operations, and bytes read and written, as XLA's cost analysis counts them.
       operations: see `hlo.operations`.
-      collectives: see `hlo.collectives`.
     """
 
     memory: Memory
     flops: float
     moved: float
     operations: list[hlo.Operation]
-    collectives: dict[str, list[tuple[int, str]]]
+
+    @property
+    def collectives(self) -> dict[str, list[tuple[int, str]]]:
+        return hlo.collectives(self.operations)
 
     @property
     def cycles(self) -> int:
@@ -103,8 +105,6 @@ def devices_of(topology: str) -> Sequence[Any]:
 
 def compile_step(config: ml_collections.ConfigDict, mesh: Mesh) -> jax.stages.Compiled:
     """The step that `loop.train` runs, for the devices of a mesh."""
-    from uda_jax.training.loop import abstract_state, jit_step
-
     networks = build_networks(config)
     state = abstract_state(config, networks, mesh)
     sharding = split_images(mesh)
@@ -112,21 +112,16 @@ def compile_step(config: ml_collections.ConfigDict, mesh: Mesh) -> jax.stages.Co
         name: jax.ShapeDtypeStruct((x.shape[0], filled(x.shape[1], sharding), *x.shape[2:]), x.dtype, sharding=sharding)
         for name, x in runs.batch_of(config).items()
     }
-    return jit_step(config, networks, mesh).lower(state, batch, constants_of(config, networks, state, mesh)).compile()
-
-
-def constants_of(config: ml_collections.ConfigDict, networks: Networks, state: Any, mesh: Mesh) -> Any:
-    """Shapes of the method's constants."""
     make = build_method(config, networks).init_constants
-    found = {} if make is None else jax.eval_shape(make, state.params, state.batch_stats)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), found)
+    constants = {} if make is None else abstract(jax.eval_shape(make, state.params, state.batch_stats), mesh)
+    return jit_step(config, networks, mesh).lower(state, batch, constants).compile()
 
 
 def forecast(compiled: jax.stages.Compiled) -> Forecast:
     """What the compiler says of its program."""
     cost, text = compiled.cost_analysis() or {}, compiled.as_text() or ""
     flops, moved = (max(cost.get(name, 0.0), 0.0) for name in ("flops", "bytes accessed"))
-    return Forecast(memory_of(compiled), flops, moved, hlo.operations(text), hlo.collectives(text))
+    return Forecast(memory_of(compiled), flops, moved, hlo.operations(text))
 
 
 def memory_of(compiled: jax.stages.Compiled) -> Memory:
@@ -161,12 +156,13 @@ def report(found: Forecast, device: Any, top: int = 10) -> str:
         work += f", {found.cycles / 1e6:.1f} M cycles estimated = {seconds:.3f} s at {chip.hertz / 1e9:.2f} GHz"
         work += f": {share:.1%} of the peak of {chip.flops / 1e12:.0f} TFLOP/s"
     lines.append(work if found.cycles else f"{work}; this compiler estimates no cycles")
-    for kind, each in found.collectives.items():
+    collectives = found.collectives
+    for kind, each in collectives.items():
         total, (largest, shape) = sum(size for size, _ in each), each[0]
         lines.append(
             f"{kind}: {len(each)}, {total / 2**20:.2f} MiB, the largest {largest / 2**20:.2f} ({_short(shape)})"
         )
-    if not found.collectives:
+    if not collectives:
         lines.append("no collectives")
     dearest = hlo.dearest(found.operations, top)
     if dearest:

@@ -3,7 +3,7 @@
 They are judged by what is logged alone, so the report finds the same ones again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
 SETTLED = 200  # steps before which nothing is judged: networks from scratch say one class at first
@@ -31,9 +31,15 @@ def warnings(lines: Sequence[Line]) -> dict[str, str]:
     return _of_predictions(line) | _of_discriminators(line) | _of_gradients(before, line)
 
 
-def history(lines: Sequence[Line]) -> list[tuple[float, float, str]]:
+def of_training(log: Iterable[Line]) -> list[Line]:
+    """The lines of a log that are of training steps; the others are of evaluations."""
+    return [line for line in log if "loss" in line]
+
+
+def history(log: Iterable[Line]) -> list[tuple[float, float, str]]:
     """(first step, last step, what was wrong) of every kind of warning in a whole log, by its first step."""
     found: dict[str, tuple[float, float, str]] = {}
+    lines = of_training(log)
     for i, line in enumerate(lines):
         for kind, text in warnings(lines[max(0, i - BEFORE) : i + 1]).items():
             step = line["step"] or 0.0

@@ -44,13 +44,13 @@ def operations(text: str) -> list[Operation]:
     return list(_entered(computations, entry, 1))
 
 
-def collectives(text: str) -> dict[str, list[tuple[int, str]]]:
+def collectives(found: list[Operation]) -> dict[str, list[tuple[int, str]]]:
     """Kind -> (bytes of the result, shape) of each time that one is run in a step, the largest first."""
-    found: dict[str, list[tuple[int, str]]] = {}
-    for operation in operations(text):
+    of_kind: dict[str, list[tuple[int, str]]] = {}
+    for operation in found:
         if operation.kind in COLLECTIVES:
-            found.setdefault(operation.kind, []).extend([(operation.size, operation.shape)] * operation.times)
-    return {kind: sorted(each, reverse=True) for kind, each in found.items()}
+            of_kind.setdefault(operation.kind, []).extend([(operation.size, operation.shape)] * operation.times)
+    return {kind: sorted(each, reverse=True) for kind, each in of_kind.items()}
 
 
 def dearest(found: list[Operation], count: int) -> list[tuple[int, str, str]]:

@@ -28,10 +28,10 @@ from uda_jax.methods import build_method
 from uda_jax.models.networks import Networks, build_networks
 from uda_jax.paths import is_remote, to_path, user_path
 from uda_jax.training import ahead, checkpoint, processes, profiling
-from uda_jax.training.sharding import check_batch_size, make_mesh, prefetch_to_mesh, replicated, split_images, unfilled
+from uda_jax.training.sharding import check_batch_size, make_mesh, prefetch_to_mesh, replicated, split_images
 from uda_jax.training.signals import stop_signals, stoppable
-from uda_jax.training.state import TrainState, create_state, remember
-from uda_jax.training.step import build_step
+from uda_jax.training.state import TrainState, abstract_state, create_state, remember
+from uda_jax.training.step import jit_step
 from uda_jax.training.writer import SCORE, Writer
 from uda_jax.weights.trees import load_pretrained
 
@@ -79,9 +79,10 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike, profile: s
     with stop_signals() as stopped, workdir_of_our_own(workdir):
         before = runs.check_owner(workdir, config, found)
         processes.check_shared(workdir)
-        processes.agree({"checkpoints": checkpoint.steps(workdir)})
+        saved = checkpoint.steps(workdir)
+        processes.agree({"checkpoints": saved})
         networks = build_networks(config)
-        state, constants = start_from(config, networks, mesh, bool(checkpoint.steps(workdir)))
+        state, constants = start_from(config, networks, mesh, bool(saved))
         found |= runs.check_constants(workdir, before, constants) | runs.licence(config, before)
         with checkpoint.writing(workdir), checkpoint.make_manager(workdir, config.train.keep) as manager:
             state = checkpoint.restore(manager, state)
@@ -97,7 +98,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike, profile: s
             def ready(compiled: jax.stages.Compiled) -> None:
                 writer.say(ahead.memory_line(ahead.memory_of(compiled), mesh.devices.flat[0]))
 
-            training_step = stoppable(jit_step(config, networks, mesh), stopped, ready)
+            training_step = fitting(stoppable(jit_step(config, networks, mesh), stopped, ready), config)
             evaluation_step = stoppable(build_evaluation_step(config, networks, mesh), stopped)
             unlabelled = label_free(config, networks, mesh, stopped)
 
@@ -110,7 +111,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike, profile: s
                 profiling.profiler(workdir / "profile", profiled, writer.say) as at_step,
             ):
                 tools = Tools(
-                    lambda state, batch: fitting(training_step, config)(state, batch, constants),
+                    lambda state, batch: training_step(state, batch, constants),
                     score,
                     save,
                     lambda step: stopped() or manager.reached_preemption(step),
@@ -271,22 +272,6 @@ def flush(pending: list[dict[str, jax.Array]], step: int, writer: Writer, images
     writer.progress(len(fetched), loss=mean["loss"], images_per_s=rate)
 
 
-def jit_step(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) -> Any:
-    """`build_step` for the mesh, (state, batch, constants) -> (state, metrics): the state donated, the batch split."""
-    step, rows = build_step(config, networks), {k: x.shape[1] for k, x in runs.batch_of(config).items()}
-
-    def on_mesh(state: TrainState, batch: dict[str, jax.Array], constants: Any) -> tuple[TrainState, Any]:
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # `models.layers` asks how rows are split
-            return step(state, unfilled(batch, rows), constants)
-
-    return jax.jit(
-        on_mesh,
-        donate_argnums=0,
-        in_shardings=(replicated(mesh), split_images(mesh), replicated(mesh)),
-        out_shardings=replicated(mesh),
-    )
-
-
 def initial_state(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) -> TrainState:
     """A fresh state on the mesh, with the pretrained weights of `config.model.pretrained` if it names any."""
     state = jax.jit(partial(create_state, config, networks), out_shardings=replicated(mesh))()
@@ -311,12 +296,6 @@ def start_from(
     state = initial_state(config, networks, mesh)
     constants = {} if make is None else jax.jit(make, out_shardings=replicated(mesh))(state.params, state.batch_stats)
     return abstract_state(config, networks, mesh) if resuming else state, constants
-
-
-def abstract_state(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) -> TrainState:
-    """The shapes, dtypes and placement of a state."""
-    shapes = jax.eval_shape(partial(create_state, config, networks))
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), shapes)
 
 
 def training_batches(config: ml_collections.ConfigDict, start: int) -> Iterator[dict[str, np.ndarray]]:

@@ -135,17 +135,13 @@ def ending_together() -> Iterator[None]:
             return str(client.key_value_try_get(FAILED))
         return ""
 
-    def meet(name: str) -> None:
-        with suppress(Exception):  # one may be gone
-            client.wait_at_barrier(f"{FAILED}/{name}", MEET_MS)
-
     def watch() -> None:
         while not done.wait(LOOK_S):
             if message := said():
                 if ending.acquire(blocking=False):
-                    meet("read")
+                    _meet("read")
                     print(f"error: {message}", file=sys.stderr, flush=True)
-                    meet("said")  # the coordinator, without which the others are aborted, leaves no earlier
+                    _meet("said")  # the coordinator, without which the others are aborted, leaves no earlier
                     os._exit(2)
                 return
 
@@ -162,7 +158,7 @@ def ending_together() -> Iterator[None]:
             what = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             with suppress(Exception):
                 client.key_value_set(FAILED, f"process {me}: {what}")
-        meet("read")
+        _meet("read")
         if message:
             raise UserError(message) from error
         raise
@@ -171,7 +167,10 @@ def ending_together() -> Iterator[None]:
 
 
 def leave_together() -> None:
-    """To be called before a process that failed ends, when it has said why: see `ending_together`."""
-    if jax.distributed.is_initialized():
-        with suppress(Exception):
-            ocp.multihost.get_jax_distributed_client().wait_at_barrier(f"{FAILED}/said", MEET_MS)
+    """To be called in a run of several before a process that failed ends, when it has said why: `ending_together`."""
+    _meet("said")
+
+
+def _meet(name: str) -> None:
+    with suppress(Exception):  # one may be gone
+        ocp.multihost.get_jax_distributed_client().wait_at_barrier(f"{FAILED}/{name}", MEET_MS)

@@ -33,6 +33,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def abstract(shapes: Any, mesh: Mesh) -> Any:
+    """A tree of shapes and dtypes, as from `jax.eval_shape`, with the placement of what is the same on all devices."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), shapes)
+
+
 def split_batch(mesh: Mesh) -> NamedSharding:
     """Splits the leading axis over all devices."""
     return NamedSharding(mesh, PartitionSpec(("data", "space")))

@@ -1,15 +1,18 @@
 """Everything that training changes, as one pytree."""
 
+from functools import partial
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import ml_collections
+from jax.sharding import Mesh
 
 from uda_jax.methods import build_method
 from uda_jax.models.networks import Networks
 from uda_jax.training.optimizers import build_optimizers
+from uda_jax.training.sharding import abstract
 
 # What randomness is for, from the config's seed; keys of one use never coincide with those of another.
 INITIAL, MEMORY, STEPS = range(3)
@@ -53,6 +56,11 @@ def create_state(config: ml_collections.ConfigDict, networks: Networks) -> Train
         discriminator_optimizer=optimizers.discriminator.init(discriminator_params),
         memory=method.init_memory(params, stats, run_key(config.seed, MEMORY)),
     )
+
+
+def abstract_state(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) -> TrainState:
+    """The shapes, dtypes and placement of a state."""
+    return abstract(jax.eval_shape(partial(create_state, config, networks)), mesh)
 
 
 def initial_segmenter(config: ml_collections.ConfigDict, networks: Networks) -> tuple[Any, Any]:

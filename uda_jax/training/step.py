@@ -11,11 +11,14 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
+from jax.sharding import Mesh
 
+from uda_jax import runs
 from uda_jax.methods import Context, Method, build_method
 from uda_jax.methods.contract import Scalars
 from uda_jax.models.networks import Networks
 from uda_jax.training.optimizers import build_optimizers, segmenter_schedule
+from uda_jax.training.sharding import replicated, split_images, unfilled
 from uda_jax.training.state import STEPS, TrainState, run_key
 
 Batch = dict[str, jax.Array]
@@ -52,6 +55,22 @@ def build_step(config: ml_collections.ConfigDict, networks: Networks) -> Callabl
         return new.replace(memory=method.update_memory(context, grads.carry, new.params, new.batch_stats)), metrics
 
     return step
+
+
+def jit_step(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) -> Any:
+    """`build_step` for the mesh, (state, batch, constants) -> (state, metrics): the state donated, the batch split."""
+    step, rows = build_step(config, networks), {k: x.shape[1] for k, x in runs.batch_of(config).items()}
+
+    def on_mesh(state: TrainState, batch: dict[str, jax.Array], constants: Any) -> tuple[TrainState, Any]:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # `models.layers` asks how rows are split
+            return step(state, unfilled(batch, rows), constants)
+
+    return jax.jit(
+        on_mesh,
+        donate_argnums=0,
+        in_shardings=(replicated(mesh), split_images(mesh), replicated(mesh)),
+        out_shardings=replicated(mesh),
+    )
 
 
 def accumulated(gradients: Callable[..., tuple[Gradients, Scalars]], parts: int) -> Callable[..., Any]:

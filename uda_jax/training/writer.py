@@ -32,7 +32,7 @@ class Writer:
             kept, path = _up_to(start, workdir / "metrics.jsonl"), self.logs.here / "metrics.jsonl"
             write_whole(path, "".join(to_json(content) + "\n" for content in kept))
             self.evaluated = {line["step"] for line in kept if SCORE in line}
-            self.judged = deque((line for line in kept if SCORE not in line), maxlen=health.BEFORE + 1)
+            self.judged = deque(health.of_training(kept), maxlen=health.BEFORE + 1)
             self.wrong = frozenset(health.warnings(self.judged) if self.judged else ())
             self.file = path.open("a")
             self.events = SummaryWriter(str(self.logs.here / "tensorboard"), purge_step=start + 1)
