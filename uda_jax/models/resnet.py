@@ -2,6 +2,7 @@
 
 import re
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import flax.linen as nn
@@ -98,7 +99,7 @@ class ResNet(nn.Module):
         x, changed = jax.lax.scan(body, x, jax.tree.map(lambda *arrays: jnp.stack(arrays), *each))
         if self.is_mutable_collection("batch_stats"):
             for i, name in enumerate(names):
-                self.put_variable("batch_stats", name, jax.tree.map(lambda stack: stack[i], changed["batch_stats"]))
+                self.put_variable("batch_stats", name, jax.tree.map(itemgetter(i), changed["batch_stats"]))
         return x
 
 
