@@ -1,3 +1,6 @@
+from types import SimpleNamespace
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,8 +18,12 @@ def shapes(size: tuple[int, int], **model: object) -> tuple:
     networks = build_networks(config)
     images = jax.ShapeDtypeStruct((1, *size, 3), jnp.uint8)
     variables = jax.eval_shape(lambda x: networks.segmenter.init(jax.random.key(0), x, train=False), images)
-    outputs = jax.eval_shape(lambda v, x: networks.predict(v["params"], v.get("batch_stats", {}), x), variables, images)
-    return variables["params"], outputs
+
+    def outputs(variables: Any, images: jax.Array) -> dict:
+        found = networks.predict(variables["params"], variables.get("batch_stats", {}), images)
+        return {"main": found.main, "aux": found.aux, "features": found.features}
+
+    return variables["params"], SimpleNamespace(**jax.eval_shape(outputs, variables, images))
 
 
 def count(params: dict) -> int:

@@ -5,10 +5,11 @@ source's (eqs. 1 to 5). Single-level is either no auxiliary head (`model.two_lev
 published code, two levels with `lambda_seg_aux = lambda_adv_aux = 0`.
 """
 
+import jax
 import ml_collections
 
 from uda_jax.methods.contract import Method
-from uda_jax.methods.game import adversarial_method, softmax_of
+from uda_jax.methods.game import adversarial_method
 from uda_jax.models.networks import Networks
 
 CHOICES = {"gan": ("vanilla", "least_squares")}
@@ -22,4 +23,4 @@ def default_config() -> ml_collections.ConfigDict:
 
 
 def build(config: ml_collections.ConfigDict, networks: Networks) -> Method:
-    return adversarial_method(config, networks, config.adaptsegnet, softmax_of)
+    return adversarial_method(config, networks, config.adaptsegnet, jax.nn.softmax)

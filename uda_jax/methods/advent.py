@@ -7,10 +7,9 @@ import jax
 import ml_collections
 
 from uda_jax.methods.contract import Method
-from uda_jax.methods.game import adversarial_method, softmax_of
+from uda_jax.methods.game import adversarial_method
 from uda_jax.methods.losses import weighted_self_information
 from uda_jax.models.networks import Networks
-from uda_jax.models.segmenter import Outputs
 
 CHOICES = {"gan": ("vanilla", "least_squares")}
 LEAST_CLASSES = 2  # entropies are shares of log(classes)
@@ -27,6 +26,6 @@ def build(config: ml_collections.ConfigDict, networks: Networks) -> Method:
     return adversarial_method(config, networks, config.advent, information)
 
 
-def information(outputs: Outputs, level: str) -> jax.Array:
-    """What the discriminators look at, [B, H, W, classes]."""
-    return weighted_self_information(softmax_of(outputs, level))
+def information(logits: jax.Array) -> jax.Array:
+    """What the discriminators look at, of and in [..., classes]."""
+    return weighted_self_information(jax.nn.softmax(logits))

@@ -22,11 +22,12 @@ from uda_jax.methods.game import (
     TRUTH,
     TWO_DOMAINS,
     ByDomain,
+    Maps,
     adversarial_loss,
     domain_game,
+    domain_logits,
     map_shapes,
     segment_both,
-    softmax_of,
 )
 from uda_jax.methods.health import predicted
 from uda_jax.methods.losses import cross_entropy, divergence, domain_accuracy, domain_loss, entropy_loss
@@ -71,8 +72,6 @@ def default_config() -> ml_collections.ConfigDict:
 
 
 def build(config: ml_collections.ConfigDict, networks: Networks) -> Method:
-    maps = partial(discriminator_input, config=config)
-
     def segmenter_loss(params: Any, context: Context) -> tuple[jax.Array, Aux]:
         outputs, stats = segment_both(networks, params, context)
         loss, metrics = objective(params, outputs, context, config, networks)
@@ -80,14 +79,14 @@ def build(config: ml_collections.ConfigDict, networks: Networks) -> Method:
 
     def discriminator_loss(discriminators: Any, context: Context, outputs: ByDomain) -> tuple[jax.Array, Scalars]:
         """On the clean outputs."""
-        return domain_game(discriminators, outputs, maps, config.apoda.gan, networks)
+        return domain_game(discriminators, outputs, maps_of(config), config.apoda.gan, networks)
 
     return Method(TWO_DOMAINS, segmenter_loss, {"main": _shape_of_input(config, networks)}, discriminator_loss)
 
 
-def discriminator_input(outputs: Outputs, level: str, config: ml_collections.ConfigDict) -> jax.Array:
-    """What the discriminator looks at, in the game and in the attack alike, [B, H, W, C]."""
-    return outputs.features if config.apoda.discriminator_input == "feature" else softmax_of(outputs, level)
+def maps_of(config: ml_collections.ConfigDict) -> Maps:
+    """What the discriminator looks at, in the game and in the attack alike."""
+    return None if config.apoda.discriminator_input == "feature" else jax.nn.softmax
 
 
 def _shape_of_input(config: ml_collections.ConfigDict, networks: Networks) -> tuple[int, int, int]:
@@ -111,8 +110,7 @@ def objective(
     metrics |= predicted(outputs["target"].main, "target")
 
     def adversarial() -> tuple[jax.Array, Scalars]:
-        maps = partial(discriminator_input, config=config)
-        return adversarial_loss(discriminators, outputs["target"], maps, c, networks)
+        return adversarial_loss(discriminators, outputs["target"], maps_of(config), c, networks)
 
     def invariant() -> tuple[jax.Array, Scalars]:
         loss, metrics = perturbed_loss(params, discriminators, outputs, label, context.key, config)
@@ -159,7 +157,7 @@ def perturbed_loss(
     """
     networks = exact_networks(config)
     clean = {d: at_least_float32(outputs[d].features) for d in DOMAINS}
-    sizes = {d: (outputs[d].main.shape[1], outputs[d].main.shape[2]) for d in DOMAINS}
+    sizes = {d: outputs[d].size for d in DOMAINS}
     frozen = jax.lax.stop_gradient((params, discriminator_params))
     moved: dict[str, jax.Array] = {}
     metrics: Scalars = {}
@@ -169,9 +167,11 @@ def perturbed_loss(
         c, key_d = config.apoda, jax.random.fold_in(key, i)
         moved[d] = perturb(f, terms, c.attack_steps, c.attack, key_d, c.attack_order)
         metrics |= diagnostics(d, f, moved[d], frozen[0], networks)
-    loss, logits, losses = invariance_loss(params, clean, moved, source_label, sizes, config, networks)
-    perturbed = {d: Outputs(logits[d], None, clean[d] + moved[d]) for d in DOMAINS}
-    accuracy = [_accuracy(d, perturbed[d], frozen[1], config, networks) for d in DOMAINS]
+    loss, losses = invariance_loss(params, clean, moved, source_label, sizes, config, networks)
+    accuracy = [
+        _accuracy(d, networks.outputs(frozen[0], f + moved[d], sizes[d]), frozen[1], config, networks)
+        for d, f in clean.items()
+    ]
     return loss, losses | metrics | {"acc_d_main_perturbed": 0.5 * (accuracy[0] + accuracy[1])}
 
 
@@ -210,8 +210,9 @@ def attacked_losses(
     c = config.apoda
 
     def game(f: jax.Array) -> jax.Array:
-        seen = discriminator_input(Outputs(networks.classify(params, f, size), None, f), "main", config)
-        return domain_loss(networks.discriminate(discriminator_params["main"], seen), TRUTH[domain], c.gan)
+        outputs = networks.outputs(params, f, size)
+        says = domain_logits(networks, discriminator_params["main"], outputs, "main", maps_of(config))
+        return domain_loss(says, TRUTH[domain], c.gan)
 
     def supervised(f: jax.Array) -> jax.Array:
         return cross_entropy(networks.classify(params, f, size), source_label)
@@ -239,8 +240,8 @@ def invariance_loss(
     sizes: dict[str, tuple[int, int]],
     config: ml_collections.ConfigDict,
     networks: Networks,
-) -> tuple[jax.Array, dict[str, jax.Array], Scalars]:
-    """a1 CE(F(f_s + d_s), y_s) + a2 C(F(f_t + d_t), F(f_t)) for given d; (loss, perturbed logits by domain, losses)."""
+) -> tuple[jax.Array, Scalars]:
+    """a1 CE(F(f_s + d_s), y_s) + a2 C(F(f_t + d_t), F(f_t)) for given d; (loss, losses)."""
     c = config.apoda
     if c.perturbed_losses_train == "classifier":
         clean = jax.lax.stop_gradient(clean)
@@ -253,7 +254,7 @@ def invariance_loss(
     loss = (
         c.lambda_perturbed_source * losses["loss_perturbed_source"] + c.lambda_consistency * losses["loss_consistency"]
     )
-    return loss, logits, losses
+    return loss, losses
 
 
 def diagnostics(domain: str, clean: jax.Array, moved: jax.Array, params: Any, networks: Networks) -> Scalars:
@@ -280,9 +281,8 @@ def diagnostics(domain: str, clean: jax.Array, moved: jax.Array, params: Any, ne
 def _accuracy(
     domain: str, outputs: Outputs, discriminator_params: Any, config: ml_collections.ConfigDict, networks: Networks
 ) -> jax.Array:
-    seen = jax.lax.stop_gradient(discriminator_input(outputs, "main", config))
-    domain_logits = networks.discriminate(discriminator_params["main"], seen)
-    return domain_accuracy(domain_logits, TRUTH[domain], config.apoda.gan)
+    says = domain_logits(networks, discriminator_params["main"], outputs, "main", maps_of(config))
+    return domain_accuracy(jax.lax.stop_gradient(says), TRUTH[domain], config.apoda.gan)
 
 
 def _rms(x: jax.Array, axes: tuple[int, ...] | None) -> jax.Array:

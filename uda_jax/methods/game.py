@@ -1,6 +1,6 @@
 """The adversarial game of AdaptSegNet and its family: discriminators tell apart what the segmenter says of two domains.
 
-A method chooses what they look at, `maps(outputs, level)` -> [B, H, W, C].
+A method chooses what they look at: `maps` of the logits, [..., classes] -> [..., C], at the images' size.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ TRUTH = {"source": SOURCE, "target": TARGET}
 TWO_DOMAINS = {"source": Stream(labels=True), "target": Stream()}
 
 ByDomain = dict[str, Outputs]
-Maps = Callable[[Outputs, str], jax.Array]
+Maps = Callable[[jax.Array], jax.Array] | None  # None for the features instead
 
 
 def segment_both(networks: Networks, params: Any, context: Context) -> tuple[ByDomain, Any]:
@@ -44,9 +44,11 @@ def map_shapes(config: ml_collections.ConfigDict) -> dict[str, tuple[int, int, i
     return {level: (height, width, config.model.num_classes) for level in levels(config)}
 
 
-def softmax_of(outputs: Outputs, level: str) -> jax.Array:
-    """[B, H, W, classes]."""
-    return jax.nn.softmax(outputs.level(level))
+def domain_logits(networks: Networks, params: Any, outputs: Outputs, level: str, maps: Maps) -> jax.Array:
+    """What one level's discriminator says, [B, ~H/2^layers, ~W/2^layers, 1]."""
+    if maps is None:
+        return networks.discriminate(params, outputs.features)
+    return networks.discriminate_logits(params, outputs, level, maps)
 
 
 def adversarial_loss(
@@ -58,7 +60,7 @@ def adversarial_loss(
     """
     loss, metrics = jnp.zeros(()), {}
     for level, params in discriminators.items():
-        adversarial = domain_loss(networks.discriminate(params, maps(outputs, level)), SOURCE, settings.gan)
+        adversarial = domain_loss(domain_logits(networks, params, outputs, level, maps), SOURCE, settings.gan)
         metrics[f"loss_adv_{level}"] = adversarial
         loss = loss + settings[f"lambda_adv_{level}"] * adversarial
     return loss, metrics
@@ -72,9 +74,9 @@ def domain_game(
     for level, params in discriminators.items():
         accuracies = []
         for domain, truth in TRUTH.items():
-            domain_logits = networks.discriminate(params, maps(outputs[domain], level))
-            metrics[f"loss_d_{level}_{domain}"] = domain_loss(domain_logits, truth, gan)
-            accuracies.append(domain_accuracy(domain_logits, truth, gan))
+            says = domain_logits(networks, params, outputs[domain], level, maps)
+            metrics[f"loss_d_{level}_{domain}"] = domain_loss(says, truth, gan)
+            accuracies.append(domain_accuracy(says, truth, gan))
             metrics[f"acc_d_{level}_{domain}"] = accuracies[-1]
             loss = loss + 0.5 * metrics[f"loss_d_{level}_{domain}"]
         metrics[f"acc_d_{level}"] = 0.5 * (accuracies[0] + accuracies[1])

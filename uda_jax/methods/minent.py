@@ -9,7 +9,7 @@ import jax
 import ml_collections
 
 from uda_jax.methods.contract import Aux, Context, Method
-from uda_jax.methods.game import TWO_DOMAINS, levels, segment_both, softmax_of
+from uda_jax.methods.game import TWO_DOMAINS, levels, segment_both
 from uda_jax.methods.health import predicted
 from uda_jax.methods.losses import entropy_loss
 from uda_jax.methods.supervised import supervised_loss
@@ -30,7 +30,7 @@ def build(config: ml_collections.ConfigDict, networks: Networks) -> Method:
         outputs, stats = segment_both(networks, params, context)
         loss, metrics = supervised_loss(outputs["source"], context.batch["source_label"], c.lambda_seg_aux)
         for level in levels(config):
-            entropy = entropy_loss(softmax_of(outputs["target"], level))
+            entropy = entropy_loss(jax.nn.softmax(outputs["target"].level(level)))
             metrics[f"loss_ent_{level}"] = entropy
             loss = loss + c[f"lambda_ent_{level}"] * entropy
         return loss, Aux(stats, metrics | predicted(outputs["target"].main, "target"))

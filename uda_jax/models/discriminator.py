@@ -25,10 +25,14 @@ class Discriminator(nn.Module):
     param_dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, cells: bool = False) -> jax.Array:
+        """`cells`: x is [B, I, J, 4 * C], a map as `models.cells` has it."""
         conv = partial(Conv, kernel=4, stride=2, padding=1, use_bias=True, param_dtype=self.param_dtype)
         for i in range(self.layers - 1):
-            x = nn.leaky_relu(conv(self.width * 2**i, dtype=self.dtype, name=f"conv{i + 1}")(x), 0.2)
+            x = conv(self.width * 2**i, cells=cells and i == 0, dtype=self.dtype, name=f"conv{i + 1}")(x)
+            x = nn.leaky_relu(x, 0.2)
         # Early in the game the two domains' gradients are 0.5 and -0.5, but for what the discriminator knows: in
         # bfloat16 they cancel, and that is rounded away.
-        return conv(1, dtype=jnp.promote_types(self.dtype, jnp.float32), name="classifier")(x)
+        return conv(
+            1, cells=cells and self.layers == 1, dtype=jnp.promote_types(self.dtype, jnp.float32), name="classifier"
+        )(x)

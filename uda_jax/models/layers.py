@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from uda_jax.models.convolution import cell_convolution, convolution, pointwise, same_convolution
+from uda_jax.models.convolution import cell_convolution, convolution, convolve_cells, pointwise, same_convolution
 from uda_jax.models.rows import row_groups, whole_rows
 
 Dtype = Any
@@ -40,6 +40,7 @@ class Conv(nn.Module):
       kernel: side of the square kernel.
       stride, dilation, padding: as in PyTorch; padding None keeps the size at stride 1, "SAME" is TensorFlow's. A 1x1
         kernel takes none.
+      cells: x is [B, I, J, 4 * channels], padded and in cells as `models.cells` has it; kernel 4, stride 2, padding 1.
       kernel_init: None means PyTorch's default U(+-1/sqrt(fan_in)).
       dtype: compute dtype; parameters are kept in param_dtype.
     """
@@ -49,6 +50,7 @@ class Conv(nn.Module):
     stride: int = 1
     dilation: int = 1
     padding: int | str | None = None
+    cells: bool = False
     use_bias: bool = False
     kernel_init: Initializer | None = None
     dtype: Dtype = jnp.float32
@@ -59,13 +61,16 @@ class Conv(nn.Module):
         k, s, d = self.kernel, self.stride, self.dilation
         if k == 1 and self.padding:
             raise ValueError(f"a 1x1 convolution with padding={self.padding}: it is computed as a product, without any")
-        shape = (k, k, x.shape[-1], self.features)
-        fan_in = k * k * x.shape[-1]
+        channels = x.shape[-1] // (s * s if self.cells else 1)
+        shape = (k, k, channels, self.features)
+        fan_in = k * k * channels
         init = self.kernel_init or uniform_fan_in(fan_in)
         kernel = self.param("kernel", init, shape, self.param_dtype).astype(self.dtype)
         x = x.astype(self.dtype)
         precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-        if k == 1:
+        if self.cells:
+            x = convolve_cells(x, kernel, precision)
+        elif k == 1:
             # A matrix product is several times faster than a 1x1 convolution on CPU, and the same elsewhere.
             x = pointwise(x[:, ::s, ::s], kernel[0, 0], precision)
         else:

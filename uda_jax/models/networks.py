@@ -1,5 +1,6 @@
 """The two players' networks as pure functions of their parameters."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, cast
 
@@ -10,6 +11,7 @@ import ml_collections
 
 from uda_jax.errors import UserError
 from uda_jax.models import segmenter
+from uda_jax.models.cells import resized_cells
 from uda_jax.models.discriminator import Discriminator
 from uda_jax.models.segmenter import Outputs, build_segmenter
 
@@ -59,19 +61,35 @@ class Networks(NamedTuple):
         Raises:
           UserError: the maps are smaller than what one output sees of them.
         """
+        return self._discriminate(params, maps, (maps.shape[1], maps.shape[2]), cells=False)
+
+    def _discriminate(self, params: Any, maps: jax.Array, size: tuple[int, int], cells: bool) -> jax.Array:
         with self._products():
-            logits = cast(jax.Array, self.discriminator.apply({"params": params}, maps))
+            logits = cast(jax.Array, self.discriminator.apply({"params": params}, maps, cells))
         if not logits.size:
             raise UserError(
-                f"the discriminator leaves nothing of maps of {maps.shape[2]}x{maps.shape[1]}, as every layer halves "
+                f"the discriminator leaves nothing of maps of {size[1]}x{size[0]}, as every layer halves "
                 "them; use larger images or fewer layers, such as --config.discriminator.layers=3"
             )
         return logits
+
+    def discriminate_logits(
+        self, params: Any, outputs: Outputs, level: str, maps: Callable[[jax.Array], jax.Array]
+    ) -> jax.Array:
+        """`discriminate` of `maps` of a level's logits, [..., classes] -> [..., C], at full size."""
+        dtype = self.discriminator.dtype  # type: ignore[attr-defined]
+        cells = resized_cells(outputs.small[level], outputs.size, outputs.align_corners, maps, dtype)
+        return self._discriminate(params, cells, outputs.size, cells=True)
 
     def classify(self, params: Any, features: jax.Array, size: tuple[int, int] | None = None) -> jax.Array:
         """The main head's classifier alone: `Outputs.features` [B, h, w, C] -> logits of that size, or of `size`."""
         with self._products():
             return cast(jax.Array, self.segmenter.apply({"params": params}, features, size, method="classify"))
+
+    def outputs(self, params: Any, features: jax.Array, size: tuple[int, int]) -> Outputs:
+        """`Outputs` that the main head's classifier alone makes of features [B, h, w, C]."""
+        align_corners = self.segmenter.align_corners  # type: ignore[attr-defined]
+        return Outputs({"main": self.classify(params, features)}, features, size, align_corners)
 
     def _products(self) -> AbstractContextManager[Any]:
         return nullcontext() if self.precision == "default" else jax.default_matmul_precision(self.precision)

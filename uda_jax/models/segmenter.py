@@ -4,9 +4,9 @@ A backbone or a head is a file with what `uda_jax.models.contract` says, and a l
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -28,24 +28,34 @@ CHOICES = {
 }
 
 
-class Outputs(NamedTuple):
+@flax.struct.dataclass
+class Outputs:
     """What the segmenter says of a batch.
 
     Attributes:
-      main: logits, float32 or float64 [B, H, W, classes], at the size of the image unless another was asked for.
-      aux: the auxiliary head's logits, the same shape; None with one level.
+      small: level, "main" or "aux" -> logits, float32 or float64 [B, h, w, classes], as the head gives them.
       features: the map that the main head's classifier sees, compute dtype [B, h, w, C].
+      size: (H, W) of the image, unless another was asked for.
+      align_corners: of the resize to that.
     """
 
-    main: jax.Array
-    aux: jax.Array | None
+    small: dict[str, jax.Array]
     features: jax.Array
+    size: tuple[int, int] = flax.struct.field(pytree_node=False)
+    align_corners: bool = flax.struct.field(pytree_node=False)
 
     def level(self, name: str) -> jax.Array:
-        """Logits of level "main" or "aux"."""
-        logits = getattr(self, name)
-        assert logits is not None, f"the segmenter has no level {name!r}"
-        return logits
+        """A level's logits at full size [B, H, W, classes]; asked for twice in a program, they are computed once."""
+        return resize_bilinear(self.small[name], self.size, self.align_corners)
+
+    @property
+    def main(self) -> jax.Array:
+        return self.level("main")
+
+    @property
+    def aux(self) -> jax.Array | None:
+        """None with one level."""
+        return self.level("aux") if "aux" in self.small else None
 
 
 class Segmenter(nn.Module):
@@ -73,10 +83,10 @@ class Segmenter(nn.Module):
         size = size or (images.shape[1], images.shape[2])
         maps = self.backbone(self.preprocess(images), train)
         features = self.head.features(maps, train)
-        aux = None
+        small = {"main": self.head(features)}
         if self.aux_head is not None:
-            aux = self.resize(self.aux_head(self.aux_head.features(maps, train)), size)
-        return Outputs(self.classify(features, size), aux, features)
+            small["aux"] = self.aux_head(self.aux_head.features(maps, train))
+        return Outputs(small, features, size, self.align_corners)
 
     def preprocess(self, images: jax.Array) -> jax.Array:
         """RGB in 0..255 -> the network's input, in the compute dtype; the mean is subtracted in float32."""
@@ -87,10 +97,7 @@ class Segmenter(nn.Module):
     def classify(self, features: jax.Array, size: tuple[int, int] | None = None) -> jax.Array:
         """The main head's classifier alone: features [B, h, w, C] -> logits [B, h, w, classes], or of `size`."""
         logits = self.head(features)
-        return logits if size is None else self.resize(logits, size)
-
-    def resize(self, logits: jax.Array, size: tuple[int, int]) -> jax.Array:
-        return resize_bilinear(logits, size, self.align_corners)
+        return logits if size is None else resize_bilinear(logits, size, self.align_corners)
 
 
 def build_segmenter(model: ml_collections.ConfigDict) -> Segmenter:

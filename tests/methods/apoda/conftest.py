@@ -17,7 +17,6 @@ from uda_jax.methods.attack import Term, perturb
 from uda_jax.methods.contract import Context
 from uda_jax.models.layers import resize_bilinear
 from uda_jax.models.networks import Networks, build_networks
-from uda_jax.models.segmenter import Outputs
 
 CHANNELS, CLASSES = 6, 5
 
@@ -67,9 +66,7 @@ class World(NamedTuple):
 
     def loss(self, head: Any, features: dict[str, jax.Array], step: int = 0) -> Any:
         """The segmenter's (loss, metrics) as training computes them from these features."""
-        outputs = {
-            d: Outputs(resize_bilinear(self.networks.classify(head, f), SIZE), None, f) for d, f in features.items()
-        }
+        outputs = {d: self.networks.outputs(head, f, SIZE) for d, f in features.items()}
         return apoda.objective(head, outputs, self.context(step), self.config, self.networks)
 
     def context(self, step: int = 0) -> Context:

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import SIZE
 from tests.methods.apoda.conftest import CHANNELS, World, build_world, key
 from uda_jax.methods import apoda
-from uda_jax.methods.game import adversarial_loss, softmax_of
+from uda_jax.methods.game import adversarial_loss
 from uda_jax.methods.losses import cross_entropy, divergence, entropy_loss
 from uda_jax.methods.supervised import supervised_loss
 from uda_jax.models.segmenter import Outputs
@@ -118,10 +118,10 @@ def test_the_warm_up_is_adaptsegnet_and_ends_on_time(world: World, kept: bool) -
     loss = jax.jit(world.loss)
     warm, after = loss(world.head, world.features, 1), loss(world.head, world.features, 2)
     assert loss._cache_size() == 1
-    outputs = {d: Outputs(world.logits(f), None, f) for d, f in world.features.items()}
+    outputs = {d: world.networks.outputs(world.head, f, SIZE) for d, f in world.features.items()}
     c = world.config.adaptsegnet
     supervised, _ = supervised_loss(outputs["source"], world.label, 0.0)
-    adversarial, metrics = adversarial_loss(world.discriminator, outputs["target"], softmax_of, c, world.networks)
+    adversarial, metrics = adversarial_loss(world.discriminator, outputs["target"], jax.nn.softmax, c, world.networks)
     theirs = supervised + adversarial
     np.testing.assert_allclose(warm[0], theirs, rtol=1e-12)
     np.testing.assert_allclose(warm[1]["loss_adv_main"], metrics["loss_adv_main"], rtol=1e-12)
@@ -136,7 +136,7 @@ def test_the_discriminator_of_features(world: World) -> None:
     world = world.set(discriminator_input="feature", eps_source=0.0)
     params = world.networks.discriminator.init(key(), world.features["source"])["params"]
     world = world._replace(discriminator={"main": params})
-    outputs = {d: Outputs(None, None, f) for d, f in world.features.items()}
+    outputs = {d: Outputs({}, f, SIZE, True) for d, f in world.features.items()}
     _, metrics = game_of(world, outputs)
     says = world.networks.discriminate(params, world.features["target"])
     np.testing.assert_allclose(metrics["loss_d_main_target"], np.log1p(np.exp(-says)).mean(), rtol=1e-10)
@@ -183,7 +183,7 @@ def test_diagnostics_by_hand(world: World) -> None:
 
 def test_the_attack_fools_the_discriminator(world: World) -> None:
     """With steps large enough its accuracy falls, to nothing if need be; clean and perturbed are told apart by name."""
-    outputs = {d: Outputs(world.logits(f), None, f) for d, f in world.features.items()}
+    outputs = {d: world.networks.outputs(world.head, f, SIZE) for d, f in world.features.items()}
     _, clean = game_of(world, outputs)
     weak, strong = (
         jax.jit(world.set(eps_discriminator=eps, eps_source=0.0, eps_target=0.0).loss)(world.head, world.features)[1]

@@ -31,7 +31,7 @@ def test_a_step_compiles_once_and_runs_one_backbone_a_domain(tiny: ConfigDict) -
     """Both phases are one program. Counts its convolutions, as tests/training/test_step.py does without an attack.
 
     A round of the attack runs the discriminator once a domain, and no backbone; the loop's body is in the program once.
-    The discriminator's input gradients are matrix products on CPU.
+    The discriminator's first layer is a matrix product, as are its other layers' input gradients on CPU.
     """
     tiny.apoda.warmup_steps = 1
     tiny.discriminator.layers = 3
@@ -39,7 +39,7 @@ def test_a_step_compiles_once_and_runs_one_backbone_a_domain(tiny: ConfigDict) -
     state = jax.jit(partial(create_state, tiny, networks))()
     step = jax.jit(build_step(tiny, networks))
     text = step.lower(state, random_batch(tiny)).compile().as_text()
-    backbone, layers = 15, tiny.discriminator.layers
+    backbone, layers = 15, tiny.discriminator.layers - 1
     game = 2 * layers + 2 * layers  # forward (the adversarial loss's is the target's), and gradients of kernels
     attack = 2 * layers
     judged = 2 * layers  # the perturbed maps, for the metrics
