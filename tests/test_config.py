@@ -99,7 +99,6 @@ def test_settings_that_are_missing_or_unknown() -> None:
     ("backbone", "setting", "value"),
     [
         ("vgg16", "remat", True),
-        ("efficientnet_lite0", "scan", True),
         ("vgg16", "norm", "frozen"),
         ("vgg16", "affine", "train"),
         ("vgg16", "stem", "small"),

@@ -133,7 +133,6 @@ def _model() -> ConfigDict:
             "pretrained": "",  # .npz or .safetensors with the names of docs/weights.md
             "pretrained_skip": (),  # parts that keep fresh values although the file has them, such as ("head",)
             "remat": False,  # recompute blocks in the backward pass: less memory, more time
-            "scan": False,  # of resnet: equal blocks as a loop, which compiles several times faster
             # Of activations: "bfloat16" on accelerators ("float64" needs JAX_ENABLE_X64=1). Losses, statistics and sums
             # are in float32 or better.
             "dtype": "float32",

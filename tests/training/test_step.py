@@ -1,5 +1,4 @@
 import re
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -122,20 +121,6 @@ def test_remat_changes_nothing_but_memory(config: ConfigDict) -> None:
         new, _ = step(state, batch)
         losses.append(step(new, batch)[1]["loss"])
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("norm", ["batch", "frozen"])
-def test_blocks_in_a_loop_compute_what_they_do_one_by_one(config: ConfigDict, norm: str) -> None:
-    """Two steps from one state, so that weights, batch statistics and gradients are compared."""
-    with jax.enable_x64(True):
-        config.model.update(backbone="resnet34", norm=norm, dtype="float64", param_dtype="float64")
-        batch, after = random_batch(config), []
-        for scan in (False, True):
-            config.model.scan = scan
-            state, step = make(config)
-            after.append(step(step(state, batch)[0], batch))
-        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12), *after)
 
 
 @pytest.mark.parametrize("method", ["adaptsegnet", pytest.param("apoda", marks=pytest.mark.slow)])

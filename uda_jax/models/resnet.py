@@ -2,7 +2,6 @@
 
 import re
 from functools import partial
-from operator import itemgetter
 from typing import Any
 
 import flax.linen as nn
@@ -37,8 +36,6 @@ class ResNet(nn.Module):
       width: channels inside the first stage's blocks; doubles at every stage.
       stride_in_1x1: the stage's stride sits in the first 1x1 (Caffe, AdaptSegNet) instead of the 3x3 (torchvision).
       norm, affine: see `BatchNorm`.
-      remat: compute blocks again in the backward pass.
-      scan: make a loop of a stage's equal blocks.
     """
 
     name_of_depth: str = "resnet101"
@@ -50,7 +47,6 @@ class ResNet(nn.Module):
     affine: str = "train"
     kernel_init: Initializer = nn.initializers.normal(0.01)
     remat: bool = False
-    scan: bool = False
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
 
@@ -72,35 +68,19 @@ class ResNet(nn.Module):
         for stage, count in enumerate(blocks):
             # A 3x3 that loses its stride sees what it saw before; Caffe's, after a strided 1x1, is dilated at once.
             keeps = int(bottleneck and not self.stride_in_1x1 and stage > 0)
-            block = partial(block_class, conv, norm, self.width * 2**stage, stride_in_1x1=self.stride_in_1x1)
-            x = block(
-                stride=STRIDES[stage],
-                dilation=DILATIONS[stage - keeps],
-                project=bottleneck or stage > 0 or self.stem_width != self.width,
-                name=f"layer{stage + 1}_0",
-            )(x, train)
-            block = partial(block, stride=1, dilation=DILATIONS[stage], project=False)
-            names = [f"layer{stage + 1}_{i}" for i in range(1, count)]
-            if self.scan and not self.is_initializing():
-                x = self.scanned(block(parent=None), names, x, train)
-            else:
-                for name in names:
-                    x = block(name=name)(x, train)
+            for i in range(count):
+                x = block_class(
+                    conv=conv,
+                    norm=norm,
+                    width=self.width * 2**stage,
+                    stride=STRIDES[stage] if i == 0 else 1,
+                    dilation=DILATIONS[stage - keeps] if i == 0 else DILATIONS[stage],
+                    project=i == 0 and (bottleneck or stage > 0 or self.stem_width != self.width),
+                    stride_in_1x1=self.stride_in_1x1,
+                    name=f"layer{stage + 1}_{i}",
+                )(x, train)
             stages.append(x)
         return tuple(stages)
-
-    def scanned(self, block: nn.Module, names: list[str], x: jax.Array, train: bool) -> jax.Array:
-        """Blocks that differ in their variables alone, as a loop over these: compiled once, whatever their number."""
-
-        def body(x: jax.Array, variables: Any) -> tuple[jax.Array, Any]:
-            return block.apply(variables, x, train, mutable=["batch_stats"])
-
-        each = [{kind: tree[name] for kind, tree in self.variables.items() if name in tree} for name in names]
-        x, changed = jax.lax.scan(body, x, jax.tree.map(lambda *arrays: jnp.stack(arrays), *each))
-        if self.is_mutable_collection("batch_stats"):
-            for i, name in enumerate(names):
-                self.put_variable("batch_stats", name, jax.tree.map(itemgetter(i), changed["batch_stats"]))
-        return x
 
 
 class Bottleneck(nn.Module):
@@ -160,7 +140,6 @@ def build(model: ml_collections.ConfigDict) -> ResNet:
         affine=model.affine,
         kernel_init=INITIALIZERS[model.init],
         remat=model.remat,
-        scan=model.scan,
         **dtypes(model),
     )
 
@@ -201,7 +180,7 @@ def strides(model: ml_collections.ConfigDict) -> tuple[int, ...]:
     return 4, 8, 8, 8
 
 
-SETTINGS = ("width", "stem", "stem_width", "norm", "affine", "remat", "scan")
+SETTINGS = ("width", "stem", "stem_width", "norm", "affine", "remat")
 BACKBONES = {
     name: Backbone(build, strides, (*SETTINGS, "stride_in_1x1") if bottleneck else SETTINGS, PUBLISHED, recognised)
     for name, (_, bottleneck) in DEPTHS.items()
