@@ -53,6 +53,7 @@ def run_on(devices: int, code: str, **env: str) -> str:
         capture_output=True,
         text=True,
         check=False,
+        timeout=800,  # many devices on few cores may wait for each other
     )
     assert run.returncode == 0, run.stderr
     return run.stdout

@@ -14,7 +14,6 @@ import numpy as np
 
 from uda_jax.models.convolution import CELL
 from uda_jax.models.layers import interpolation_matrix
-from uda_jax.models.rows import split_rows, whole_rows
 
 
 def resized_cells(
@@ -36,11 +35,10 @@ def resized_cells(
     """
     rows, columns = (_by_parity(n, m, align_corners, x.dtype) for n, m in zip(x.shape[1:3], size, strict=True))
     product = partial(jnp.einsum, precision="highest")
-    x = whole_rows(x)
     narrow = [product("iy,byxc->bixc", weights, x) for weights, _ in rows]
     cells = []
     for a, b in CELL:
-        resized = split_rows(product("jx,bixc->bijc", columns[b][0], narrow[a]))
+        resized = product("jx,bixc->bijc", columns[b][0], narrow[a])
         inside = rows[a][1][:, None, None] & columns[b][1][:, None]
         cells.append(jnp.where(inside, pointwise(resized), 0).astype(dtype))
     return jnp.concatenate(cells, -1)

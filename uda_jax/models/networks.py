@@ -13,6 +13,7 @@ from uda_jax.errors import UserError
 from uda_jax.models import segmenter
 from uda_jax.models.cells import resized_cells
 from uda_jax.models.discriminator import Discriminator
+from uda_jax.models.rows import row_groups
 from uda_jax.models.segmenter import Outputs, build_segmenter
 
 CHOICES = {**segmenter.CHOICES, "precision": ("default", "high", "highest")}
@@ -77,6 +78,8 @@ class Networks(NamedTuple):
         self, params: Any, outputs: Outputs, level: str, maps: Callable[[jax.Array], jax.Array]
     ) -> jax.Array:
         """`discriminate` of `maps` of a level's logits, [..., classes] -> [..., C], at full size."""
+        if row_groups() > 1:  # XLA (jax 0.10) adds cells up wrongly where devices have unequal numbers of their rows
+            return self.discriminate(params, maps(outputs.level(level)))
         dtype = self.discriminator.dtype  # type: ignore[attr-defined]
         cells = resized_cells(outputs.small[level], outputs.size, outputs.align_corners, maps, dtype)
         return self._discriminate(params, cells, outputs.size, cells=True)

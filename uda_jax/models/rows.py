@@ -13,11 +13,6 @@ def whole_rows(x: jax.Array) -> jax.Array:
     return x if row_groups() == 1 else jax.lax.with_sharding_constraint(x, PartitionSpec("data"))
 
 
-def split_rows(x: jax.Array) -> jax.Array:
-    """[B, H, W, C] with its rows split over "space", where the mesh that is traced for splits them at all."""
-    return x if row_groups() == 1 else jax.lax.with_sharding_constraint(x, PartitionSpec("data", "space"))
-
-
 def row_groups() -> int:
     """Over how many devices the mesh that is traced for splits the rows of images."""
     return int(jax.sharding.get_abstract_mesh().shape.get("space", 1))
