@@ -34,6 +34,7 @@ def main() -> None:
         compiled = ahead.compile_step(config, mesh)
     except Exception as error:
         if not ahead.out_of_memory(error):
+            ahead.check_options_known(error, config)
             raise
         print(f"{str(error)[:2000]}\n\ndoes not fit; {ahead.what_would_help(config)}")
         cli.leave(1)

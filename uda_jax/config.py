@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 from typing import Any
 
 import jax
@@ -80,8 +81,17 @@ def default_config() -> ConfigDict:
     config.discriminator = ConfigDict({"width": 64, "layers": 5})
     config.optimizer = _optimizer()
     config.data = _data()
-    # Devices that share an image, by its rows; the others, in groups of so many, share the batch: docs/pods.md.
-    config.mesh = ConfigDict({"space": 1})
+    config.mesh = ConfigDict(
+        {
+            # Devices that share an image, by its rows; the others, in groups of so many, share the batch: docs/pods.md.
+            "space": 1,
+            # Told the TPU's compiler. A chip's one image is not cut into a batch of strips: docs/performance.md.
+            "tpu_options": (
+                "xla_tpu_run_space_to_batch=false",
+                "xla_tpu_run_space_to_batch_on_new_platforms=false",
+            ),
+        }
+    )
     config.train = ConfigDict(
         {
             "steps": 150_000,
@@ -232,6 +242,9 @@ def check_config(config: ConfigDict) -> None:
     for name in (*TRAINED_ON, "eval"):
         _check_stream(config.data[name], f"config.data.{name}")
     _check_model(config.model)
+    for option in config.mesh.tpu_options:
+        if not re.fullmatch(r"\w+=\S+", str(option)):
+            raise UserError(f"config.mesh.tpu_options: {option!r}: expected name=value, such as xla_tpu_x=false")
     _check_optimizer(config.optimizer)
     if config.train.batch_size % config.train.accumulate:
         raise UserError(

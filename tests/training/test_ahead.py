@@ -12,9 +12,11 @@ from ml_collections import ConfigDict
 
 from tests.test_main import ROOT, TINY
 from tests.training.test_sharding import run_on
+from uda_jax.config import check_config, default_config
 from uda_jax.errors import UserError
 from uda_jax.training import ahead, hlo
 from uda_jax.training.loop import fitting
+from uda_jax.training.step import compiler_options
 
 TEXT = """\
 HloModule jit_step, is_scheduled=true
@@ -31,6 +33,13 @@ HloModule jit_step, is_scheduled=true
   ROOT %r = (s32[], f32[8,4]{1,0}) tuple(%t, %f.1)
 }
 
+%c (t: (s32[], f32[8,4])) -> pred[] {
+  %seven = s32[]{:T(128)} constant(7)
+  %t.1 = (s32[], f32[8,4]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%t.1), index=0
+  ROOT %lt = pred[] compare(%i, %seven), direction=LT
+}
+
 %cheap (x: f32[8,4]) -> f32[8,4] {
   ROOT %f.3 = f32[8,4]{1,0} fusion(%x), calls=%fused, CYCLES(1)
 }
@@ -45,7 +54,8 @@ ENTRY %main (a: f32[8,4]) -> f32[8,4] {
   %sum = (f32[8,4]{1,0}, f32[3]{0}) all-reduce(%f.2, %a), channel_id=1
   %start = (bf16[16,4]{1,0}, bf16[32,4]{1,0}) all-gather-start(%f.2), channel_id=2
   %done = bf16[32,4]{1,0} all-gather-done(%start)
-  %loop = (s32[], f32[8,4]{1,0}) while(%a), condition=%c, body=%body, backend_config={"known_trip_count":{"n":"5"}}
+  %loop = (s32[], f32[8,4]{1,0}) while(%a), condition=%other, body=%body, backend_config={"known_trip_count":{"n":"5"}}
+  %tpu = (s32[], f32[8,4]{1,0}) while(%loop), condition=%c, body=%body
   ROOT %if = f32[8,4]{1,0} conditional(%a), branch_computations={%cheap, %dear}
 }
 """
@@ -54,12 +64,15 @@ PROGRAM = re.sub(r"CYCLES\((\d+)\)", r'backend_config={"window_config":{"estimat
 
 def test_cycles_and_collectives_of_a_program_count_loops_and_the_dearer_branch() -> None:
     found = hlo.operations(PROGRAM)
-    assert sum(operation.cycles for operation in found) == 500 + 5 * 10 + 70
-    assert hlo.dearest(found, 2) == [(500, "bf16[16,4]", "jit(step)/conv"), (70, "f32[8,4]", "jit(step)/cond/attack")]
+    assert sum(operation.cycles for operation in found) == 500 + 5 * 10 + 7 * 10 + 70
+    assert hlo.dearest(found, 2) == [
+        (500, "bf16[16,4]", "jit(step)/conv"),
+        (120, "f32[8,4]", "jit(step)/scan/neg"),
+    ]
     assert hlo.collectives(found) == {
         "all-reduce": [(140, "(f32[8,4], f32[3])")],
         "all-gather": [(256, "(bf16[32,4])")],
-        "collective-permute": [(32, "f32[2,4]")] * 5,
+        "collective-permute": [(32, "f32[2,4]")] * 12,
     }
 
 
@@ -73,6 +86,19 @@ def test_a_real_program_is_read() -> None:
     assert found.memory.arguments == 256 and found.memory.peak >= 512
     assert found.collectives == {} and found.cycles == 0
     assert any(operation.times == 3 for operation in found.operations)
+
+
+def test_options_of_the_tpus_compiler() -> None:
+    assert compiler_options(("a=true", "b=false", "c=3")) == {"a": True, "b": False, "c": "3"}
+    config = default_config()
+    config.mesh.tpu_options = ("a",)
+    with pytest.raises(UserError, match=r"config.mesh.tpu_options: 'a': expected name=value"):
+        check_config(config)
+    config.mesh.tpu_options = ("a=1",)
+    check_config(config)
+    ahead.check_options_known(RuntimeError("another error"), config)
+    with pytest.raises(UserError, match=r"tpu_options=\('a=1',\): this TPU compiler does not know a; "):
+        ahead.check_options_known(RuntimeError("INVALID_ARGUMENT: No such compile option: 'a'"), config)
 
 
 V5E = SimpleNamespace(device_kind="TPU v5 lite")

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -204,3 +205,12 @@ def what_would_help(config: ml_collections.ConfigDict) -> str:
 def out_of_memory(error: Exception) -> bool:
     """Whether XLA says that a program does not fit its device."""
     return "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower()
+
+
+def check_options_known(error: Exception, config: ml_collections.ConfigDict) -> None:
+    """Raises UserError where `error` is a compiler's that knows one of `mesh.tpu_options` not (any more)."""
+    if unknown := re.search(r"No such compile option: '?([\w.\-]+)", str(error)):
+        raise UserError(
+            f"config.mesh.tpu_options={tuple(config.mesh.tpu_options)}: this TPU compiler does not know {unknown[1]}; "
+            "leave it out, or all of them by --config.mesh.tpu_options='()'"
+        ) from error

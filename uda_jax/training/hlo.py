@@ -100,9 +100,18 @@ def _entered(computations: dict[str, list[str]], name: str, times: int) -> Itera
             branches = [list(_entered(computations, called, times)) for called in _called(line)]
             yield from max(branches, key=lambda branch: sum(operation.cycles for operation in branch))
         elif opcode in ("while", "call", "async-start"):
-            trips = re.search(r'"known_trip_count":\{"n":"(\d+)"', line)
+            trips = _trips(computations, line) if opcode == "while" else 1
             for called in _called(line):
-                yield from _entered(computations, called, times * int(trips[1] if trips else 1))
+                yield from _entered(computations, called, times * trips)
+
+
+def _trips(computations: dict[str, list[str]], line: str) -> int:
+    """How often a loop runs; where that isn't beside it, as on TPU, what its condition compares its counter with."""
+    if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', line):
+        return int(known[1])
+    condition = re.search(r"\bcondition=%?([\w.\-]+)", line)
+    text = "\n".join(computations.get(condition[1] if condition else "", ()))
+    return max((int(n) for n in re.findall(r" = [su]\d+\[\]\S* constant\((\d+)\)", text)), default=1)
 
 
 def _called(line: str) -> list[str]:

@@ -204,7 +204,7 @@ def run_steps(config: ml_collections.ConfigDict, state: TrainState, mesh: Mesh, 
 
 
 def fitting(step: Callable[..., Any], config: ml_collections.ConfigDict) -> Callable[..., Any]:
-    """The step, with a UserError that says what would help where it does not fit into a device's memory."""
+    """The step, with a UserError that says what would help where a device's memory or compiler refuses it."""
 
     def call(*arguments: Any) -> Any:
         try:
@@ -213,6 +213,7 @@ def fitting(step: Callable[..., Any], config: ml_collections.ConfigDict) -> Call
             if ahead.out_of_memory(error):
                 first = str(error).splitlines()[0]
                 raise UserError(f"a step does not fit ({first}); {ahead.what_would_help(config)}") from error
+            ahead.check_options_known(error, config)
             raise
 
     return call

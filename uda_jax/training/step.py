@@ -67,10 +67,17 @@ def jit_step(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) 
 
     return jax.jit(
         on_mesh,
+        compiler_options=compiler_options(config.mesh.tpu_options) if mesh.devices.flat[0].platform == "tpu" else None,
         donate_argnums=0,
         in_shardings=(replicated(mesh), split_images(mesh), replicated(mesh)),
         out_shardings=replicated(mesh),
     )
+
+
+def compiler_options(given: tuple[str, ...]) -> dict[str, bool | str]:
+    """("name=true", "other=3") -> {"name": True, "other": "3"}, as XLA wants them."""
+    values: dict[str, bool | str] = {"true": True, "false": False}
+    return {name: values.get(value, value) for name, _, value in (option.partition("=") for option in given)}
 
 
 def accumulated(gradients: Callable[..., tuple[Gradients, Scalars]], parts: int) -> Callable[..., Any]:
