@@ -44,16 +44,19 @@ print("worst", max(jax.tree.leaves(worst)))
 
 
 def run_on(devices: int, code: str, **env: str) -> str:
-    """Standard output of a Python program that sees so many CPU devices."""
+    """Standard output of a Python program that sees so many CPU devices.
+
+    They take one program after the other: with several in flight on two cores, devices may wait for each other's threads.
+    """
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     run = subprocess.run(
         [sys.executable, "-c", code],
-        env=os.environ | {"XLA_FLAGS": flags} | env,
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_CPU_ENABLE_ASYNC_DISPATCH": "false"} | env,
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=False,
-        timeout=800,  # many devices on few cores may wait for each other
+        timeout=800,
     )
     assert run.returncode == 0, run.stderr
     return run.stdout
