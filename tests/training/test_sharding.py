@@ -46,7 +46,7 @@ print("worst", max(jax.tree.leaves(worst)))
 def run_on(devices: int, code: str, **env: str) -> str:
     """Standard output of a Python program that sees so many CPU devices.
 
-    They take one program after the other: with several in flight on two cores, devices may wait for each other's threads.
+    One program after the other: with several in flight on two cores, devices may wait for each other's threads.
     """
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     run = subprocess.run(
