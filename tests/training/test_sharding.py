@@ -44,14 +44,11 @@ print("worst", max(jax.tree.leaves(worst)))
 
 
 def run_on(devices: int, code: str, **env: str) -> str:
-    """Standard output of a Python program that sees so many CPU devices.
-
-    One program after the other: with several in flight on two cores, devices may wait for each other's threads.
-    """
+    """Standard output of a Python program that sees so many CPU devices."""
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     run = subprocess.run(
         [sys.executable, "-c", code],
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_CPU_ENABLE_ASYNC_DISPATCH": "false"} | env,
+        env=os.environ | {"XLA_FLAGS": flags} | env,
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
