@@ -142,7 +142,7 @@ def _image_gradient(
 ) -> jax.Array:
     """Every output moves k / stride cells of stride x stride pixels a side: a product for each, shifted and added."""
     s, n = stride, kernel.shape[0] // stride
-    weights = kernel.reshape(n, s, n, s, *kernel.shape[2:]).transpose(0, 2, 5, 1, 3, 4).reshape(n, n, g.shape[-1], -1)
+    weights = _by_cell(kernel, s).swapaxes(2, 3)
     cells = jnp.zeros((), g.dtype)
     for i in range(n):
         for j in range(n):
@@ -191,8 +191,8 @@ def _convolve_cells_backward(
     # The gradients of the four outputs that see a cell.
     spread = jnp.concatenate([jnp.pad(g, ((0, 0), (i, 1 - i), (j, 1 - j), (0, 0))) for i, j in CELL], -1)
     taps, back = jax.vjp(_taps, kernel)
-    of_x = jnp.matmul(spread, taps.T, precision=precision)
-    return of_x, back(over_pixels(x, spread, precision))[0]
+    of_x, of_taps = _pointwise_backward(precision, (x, taps), spread)
+    return of_x, back(of_taps)[0]
 
 
 convolve_cells.defvjp(_convolve_cells_forward, _convolve_cells_backward)
@@ -201,8 +201,11 @@ convolve_cells.defvjp(_convolve_cells_forward, _convolve_cells_backward)
 def _taps(kernel: jax.Array) -> jax.Array:
     """[4, 4, C, O] -> [4 * C, 4 * O]: a pixel of a cell with its channels, the cell's place in a kernel with O."""
     channels, features = kernel.shape[2:]
-    return (
-        kernel.reshape(2, 2, 2, 2, channels, features)  # cell's row, pixel's, cell's column, pixel's
-        .transpose(1, 3, 4, 0, 2, 5)
-        .reshape(4 * channels, 4 * features)
-    )
+    return _by_cell(kernel, 2).reshape(4, 4 * channels, features).swapaxes(0, 1).reshape(4 * channels, 4 * features)
+
+
+def _by_cell(kernel: jax.Array, side: int) -> jax.Array:
+    """[n * side, n * side, C, O] -> [n, n, side * side * C, O]: a kernel's weights for each cell that it covers."""
+    n = kernel.shape[0] // side
+    cells = kernel.reshape(n, side, n, side, *kernel.shape[2:]).transpose(0, 2, 1, 3, 4, 5)
+    return cells.reshape(n, n, -1, kernel.shape[-1])
