@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -10,13 +11,16 @@ from typing import Any, Self
 
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 from uda_jax.files import AnyPath, Growing, to_json, write_whole
 from uda_jax.training import health
 
 PUT_S = 60.0  # how old the log in an object store may become, where every put writes it whole
+FLUSH_S = 30.0  # how old the events on the disk may become: to flush them takes up to a tenth of a second
 SCORE = "eval/miou"  # the name of an evaluation among the metrics
 
 
@@ -35,7 +39,8 @@ class Writer:
             self.judged = deque(health.of_training(kept), maxlen=health.BEFORE + 1)
             self.wrong = frozenset(health.warnings(self.judged) if self.judged else ())
             self.file = path.open("a")
-            self.events = SummaryWriter(str(self.logs.here / "tensorboard"), purge_step=start + 1)
+            self.events = _events(self.logs.here / "tensorboard", start + 1)
+            self.flushed = -math.inf
 
     def __enter__(self) -> Self:
         return self
@@ -54,6 +59,8 @@ class Writer:
           numbers: scalars, or arrays [classes], which become "<name>/<class>" each.
         Returns:
           The scalars of the line.
+        Raises:
+          OSError: a file cannot grow.
         """
         scalars = dict(self._scalars(numbers))
         if not self.active:
@@ -62,7 +69,10 @@ class Writer:
         self.file.flush()
         for name, value in scalars.items():
             if math.isfinite(value):
-                self.events.add_scalar(name, value, step)
+                self.events.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
+        if time.monotonic() > self.flushed + FLUSH_S:
+            self.events.flush()
+            self.flushed = time.monotonic()
         self.logs.put(PUT_S)
         return scalars
 
@@ -86,6 +96,7 @@ class Writer:
     def put(self) -> None:
         """Has the log stand in the workdir before a checkpoint does: a resumed run writes no step again before it."""
         if self.active:
+            self.events.flush()
             self.logs.put()
 
     def progress(self, steps: int, **shown: float) -> None:
@@ -96,6 +107,18 @@ class Writer:
     def say(self, text: str) -> None:
         if self.active:
             tqdm.write(text)
+
+
+def _events(directory: AnyPath, start: int) -> EventsWriter:
+    """A new file of TensorBoard events, which hides those from step `start` on of files before it.
+
+    Not a SummaryWriter: its thread dies where the disk is full, and the run waits for it for ever.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    events = EventsWriter(str(directory / "events"))
+    session = SessionLog(status=SessionLog.START)
+    events.write_event(Event(wall_time=time.time(), step=start, session_log=session))
+    return events
 
 
 def _up_to(step: int, path: AnyPath) -> list[dict[str, Any]]:
