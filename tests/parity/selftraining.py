@@ -33,7 +33,7 @@ def rule(tag: str, name: str, shape: tuple[int, ...], seed: int = SEED) -> np.nd
         n = 0.1 * n
     elif len(shape) == 1:
         n = 1 + 0.1 * n
-    elif "conv_seg" in name:
+    elif "conv_seg" in name or "decode_head.aspp_modules" in name:
         n = n * 8 / np.sqrt(np.prod(shape[1:]))
     else:
         n = n * np.sqrt((2 if len(shape) == 4 else 1) / np.prod(shape[1:]))

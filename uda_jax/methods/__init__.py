@@ -1,13 +1,13 @@
 """The methods, one file a paper; `uda_jax.methods.contract` says what such a file holds.
 
 What papers share is in files named for it: `supervised` (cross entropy on the source), `game` (a discriminator on what
-the segmenter says), `attack` (perturbations of features).
+the segmenter says), `attack` (perturbations of features), `selftraining` (a teacher and mixed domains).
 """
 
 from types import ModuleType
 from typing import Any
 
-from uda_jax.methods import adaptsegnet, advent, apoda, minent, source_only
+from uda_jax.methods import adaptsegnet, advent, apoda, dacs, daformer, mic, minent, source_only
 from uda_jax.methods.contract import Aux, Context, Method, Stream
 
 __all__ = ["METHODS", "Aux", "Context", "Method", "Stream", "build_method"]
@@ -18,6 +18,9 @@ METHODS: dict[str, ModuleType] = {
     "minent": minent,
     "advent": advent,
     "apoda": apoda,
+    "dacs": dacs,
+    "daformer": daformer,
+    "mic": mic,
 }
 
 

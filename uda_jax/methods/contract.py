@@ -84,6 +84,7 @@ class Method(NamedTuple):
       update_memory: (Context, carry, new params, new stats) -> the next memory. A teacher that moves before the forward
         of the next step is this one too.
       evaluated: (state) -> {"params", "batch_stats"} of what is scored and exported: the student, or a teacher.
+      others: name -> the same of what is scored beside it, and no more: the teacher, or the student.
     """
 
     streams: Mapping[str, Stream]
@@ -97,3 +98,4 @@ class Method(NamedTuple):
         "params": state.params,
         "batch_stats": state.batch_stats,
     }
+    others: Mapping[str, Callable[[Any], dict[str, Tree]]] = {}

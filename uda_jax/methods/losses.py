@@ -35,6 +35,20 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, class_weight: jax.Array 
     return (counts * nll).sum() / jnp.where(counts.any(), counts.sum(), 1.0)
 
 
+def weighted_cross_entropy(logits: jax.Array, labels: jax.Array, weight: jax.Array | None = None) -> jax.Array:
+    """Sum of the pixels' cross entropies times their weights, over the number of *all* pixels (DACS, eq. 4).
+
+    Args:
+      logits: [B, H, W, classes].
+      labels: train ids, int [B, H, W]; pixels of ids that are none add nothing, and count.
+      weight: [B, H, W]; None is one everywhere.
+    """
+    log_p = jax.nn.log_softmax(at_least_float32(logits))
+    chosen = labels[..., None] == jnp.arange(logits.shape[-1])
+    nll = -jnp.where(chosen, log_p, 0.0).sum(-1)
+    return (nll if weight is None else weight.astype(nll.dtype) * nll).mean()
+
+
 def domain_loss(logits: jax.Array, domain: float, gan: str) -> jax.Array:
     """How far a discriminator's map is from saying `domain`, as a mean over the map (AdaptSegNet, eqs. 2 and 4).
 

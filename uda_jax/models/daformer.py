@@ -63,7 +63,7 @@ class ContextFusion(nn.Module):
         x = jnp.concatenate([resize_bilinear(x, size, align_corners=False) for x in embedded], -1)
         x = jax.lax.optimization_barrier(x)
         x = self.bottleneck(jnp.concatenate([branch(x, train) for branch in self.aspp_modules], -1), train)
-        return self.drop(x, deterministic=not train)
+        return self.drop(x, deterministic=not (train and self.has_rng("dropout")))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         logits: jax.Array = self.conv_seg(x)

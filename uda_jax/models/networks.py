@@ -42,7 +42,7 @@ class Networks(NamedTuple):
         """Training-mode forward: (outputs, the batch statistics after it).
 
         Args:
-          key: for dropout, where the segmenter has any.
+          key: for dropout, where the segmenter has any; without a key it drops nothing.
         """
         variables = {"params": params, "batch_stats": batch_stats}
         rngs = None if key is None else {"dropout": key}

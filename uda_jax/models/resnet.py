@@ -11,7 +11,7 @@ import ml_collections
 
 from uda_jax.errors import UserError
 from uda_jax.models.contract import INITIALIZERS, Backbone, Shapes, dtypes
-from uda_jax.models.layers import BatchNorm, Conv, Dtype, Initializer, max_pool_ceil
+from uda_jax.models.layers import BatchNorm, Conv, Dtype, Initializer, max_pool, max_pool_ceil
 
 # name -> (blocks in each stage, bottleneck?)
 DEPTHS = {
@@ -23,7 +23,8 @@ DEPTHS = {
 }
 STRIDES = (1, 2, 1, 1)
 DILATIONS = (1, 1, 2, 4)
-CHOICES = {"stem": ("imagenet", "small")}
+CHOICES = {"stem": ("imagenet", "deep", "small")}
+DEEP_STEM = ((2, 2), (1, 2), (1, 1))  # stride of each 3x3, and what its width is the stem's divided by
 
 
 class ResNet(nn.Module):
@@ -31,7 +32,9 @@ class ResNet(nn.Module):
 
     Attributes:
       name_of_depth: a key of DEPTHS.
-      stem: "imagenet" (7x7 stride 2, max-pool in ceil mode) or "small" (two 3x3 of stride 2, to train from scratch).
+      stem: "imagenet" (7x7 stride 2, max-pool in ceil mode), "deep" (ResNet-C of He et al. 2019, as mmsegmentation's
+        ResNetV1c has it: three 3x3, the first of stride 2, max-pool) or "small" (two 3x3 of stride 2, to train from
+        scratch).
       stem_width: channels after the stem.
       width: channels inside the first stage's blocks; doubles at every stage.
       stride_in_1x1: the stage's stride sits in the first 1x1 (Caffe, AdaptSegNet) instead of the 3x3 (torchvision).
@@ -57,6 +60,11 @@ class ResNet(nn.Module):
         if self.stem == "small":
             x = nn.relu(norm(name="bn0")(conv(self.stem_width, 3, 2, name="conv0")(x), train))
             x = nn.relu(norm(name="bn1")(conv(self.stem_width, 3, 2, name="conv1")(x), train))
+        elif self.stem == "deep":
+            for i, (stride, divisor) in enumerate(DEEP_STEM):
+                y = conv(self.stem_width // divisor, 3, stride, name=f"stem_conv{i}")(x)
+                x = nn.relu(norm(name=f"stem_bn{i}")(y, train))
+            x = max_pool(x, 3, 2, (1, 1), (1, 1))
         else:
             x = nn.relu(norm(name="bn1")(conv(self.stem_width, 7, 2, name="conv1")(x), train))
             x = max_pool_ceil(x)
@@ -150,7 +158,8 @@ def recognised(shapes: Shapes) -> dict[str, Any] | None:
     Raises:
       UserError: a ResNet of another depth than those of DEPTHS.
     """
-    if not {"conv1.weight", "layer1.0.conv1.weight"} <= shapes.keys():
+    first = next((name for name in ("conv1.weight", "stem.6.weight") if name in shapes), None)
+    if first is None or "layer1.0.conv1.weight" not in shapes:
         return None
     found = {(int(m[1]), int(m[2])) for name in shapes if (m := re.match(r"layer(\d)\.(\d+)\.", name))}
     depth = tuple(sum(stage == s for s, _ in found) for stage in range(1, 5)), "layer1.0.conv3.weight" in shapes
@@ -160,14 +169,15 @@ def recognised(shapes: Shapes) -> dict[str, Any] | None:
         raise UserError(f"a ResNet of {depth[0]} blocks, which is unknown here; known are {known}")
     return {
         "backbone": names[0],
-        "stem": "small" if "conv0.weight" in shapes else "imagenet",
-        "stem_width": shapes["conv1.weight"][0],
+        "stem": "deep" if first == "stem.6.weight" else "small" if "conv0.weight" in shapes else "imagenet",
+        "stem_width": shapes[first][0],
         "width": shapes["layer1.0.conv1.weight"][0],
     }
 
 
-# torchvision's
-PUBLISHED = {"downsample_conv": "downsample.0", "downsample_bn": "downsample.1"} | {
+# torchvision's, and mmsegmentation's of a deep stem
+PUBLISHED = {f"stem_{kind}{i}": f"stem.{3 * i + j}" for i in range(3) for j, kind in enumerate(("conv", "bn"))}
+PUBLISHED |= {"downsample_conv": "downsample.0", "downsample_bn": "downsample.1"} | {
     f"layer{stage + 1}_{i}": f"layer{stage + 1}.{i}"
     for blocks, _ in DEPTHS.values()
     for stage, count in enumerate(blocks)

@@ -13,7 +13,7 @@ import ml_collections
 
 from uda_jax.models import contract, daformer, deeplab_v2, efficientnet, layers, resnet, vgg
 from uda_jax.models.contract import Backbone, Head, dtypes
-from uda_jax.models.layers import Dtype, resize_bilinear
+from uda_jax.models.layers import Dtype, at_least_float32, resize_bilinear
 
 BACKBONES: Mapping[str, Backbone] = {**resnet.BACKBONES, **vgg.BACKBONES, **efficientnet.BACKBONES}
 HEADS: Mapping[str, Head] = {**deeplab_v2.HEADS, **daformer.HEADS}
@@ -37,12 +37,14 @@ class Outputs:
       features: the map that the main head's classifier sees, compute dtype [B, h, w, C].
       size: (H, W) of the image, unless another was asked for.
       align_corners: of the resize to that.
+      deepest: the map of the backbone's last stage, compute dtype [B, h, w, C]; None where no backbone was asked.
     """
 
     small: dict[str, jax.Array]
     features: jax.Array
     size: tuple[int, int] = flax.struct.field(pytree_node=False)
     align_corners: bool = flax.struct.field(pytree_node=False)
+    deepest: jax.Array | None = None
 
     def level(self, name: str) -> jax.Array:
         """A level's logits at full size [B, H, W, classes]; asked for twice in a program, they are computed once."""
@@ -86,12 +88,12 @@ class Segmenter(nn.Module):
         small = {"main": self.head(features)}
         if self.aux_head is not None:
             small["aux"] = self.aux_head(self.aux_head.features(maps, train))
-        return Outputs(small, features, size, self.align_corners)
+        return Outputs(small, features, size, self.align_corners, maps[-1])
 
     def preprocess(self, images: jax.Array) -> jax.Array:
-        """RGB in 0..255 -> the network's input, in the compute dtype; the mean is subtracted in float32."""
-        x = images.astype(jnp.float32) - jnp.asarray(self.mean, jnp.float32)
-        x = x / jnp.asarray(self.std, jnp.float32)
+        """RGB in 0..255 -> the network's input, in the compute dtype; the mean is subtracted in float32 or better."""
+        x = at_least_float32(images)
+        x = (x - jnp.asarray(self.mean, x.dtype)) / jnp.asarray(self.std, x.dtype)
         return (x[..., ::-1] if self.bgr else x).astype(self.dtype)
 
     def classify(self, features: jax.Array, size: tuple[int, int] | None = None) -> jax.Array:

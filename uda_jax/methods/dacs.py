@@ -1,0 +1,24 @@
+"""Tranheden et al., "DACS: Domain Adaptation via Cross-domain Mixed Sampling", WACV 2021.
+
+Its loop is that of `selftraining`, which the papers after it share. The defaults are those of DAFormer's repository
+(facts in docs/selftraining.md); `ORIGINAL` are the settings in which the paper's own code differs.
+"""
+
+from typing import Any
+
+import ml_collections
+
+from uda_jax.methods import selftraining
+from uda_jax.methods.contract import Method
+from uda_jax.models.networks import Networks
+
+CHOICES, BOUNDS = selftraining.CHOICES, selftraining.BOUNDS
+ORIGINAL: dict[str, Any] = {"teacher_moves": "after", "classes_of": "image", "source_mean": "valid", "jitter": 0.25}
+
+
+def default_config() -> ml_collections.ConfigDict:
+    return selftraining.default_config()
+
+
+def build(config: ml_collections.ConfigDict, networks: Networks) -> Method:
+    return selftraining.build(config, networks, config.dacs)
