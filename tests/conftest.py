@@ -47,6 +47,8 @@ def shrink(config: ConfigDict, data_dir: str = "data") -> ConfigDict:
         ("eval", "camera"),
     ):
         config.data[name].update(dataset=f"streets/{domain}", size=SIZE)
+        if name != "eval":
+            config.data[name].update(crop=(), rare_pixels=0)
     config.data.eval.label_size = ()
     config.train.update(steps=4, batch_size=2, log_every=1, eval_every=100, checkpoint_every=2)
     config.eval.update(batch_size=2, samples=1)
@@ -73,8 +75,10 @@ def random_batch(config: ConfigDict, seed: int = 0) -> dict[str, jax.Array]:
     shape = (config.train.batch_size, *config.data.source.size)
     labels = rng.integers(0, config.model.num_classes, shape)
     labels[rng.random(shape) < 0.1] = 255
+    source, target = (jnp.asarray(rng.integers(0, 256, (*shape, 3)), jnp.uint8) for _ in range(2))
     return {
-        "source_image": jnp.asarray(rng.integers(0, 256, (*shape, 3)), jnp.uint8),
+        "source_image": source,
         "source_label": jnp.asarray(labels, jnp.int32),
-        "target_image": jnp.asarray(rng.integers(0, 256, (*shape, 3)), jnp.uint8),
+        "target_image": target,
+        "target_weak": target,
     }

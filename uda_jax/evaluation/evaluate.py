@@ -19,19 +19,26 @@ from uda_jax.files import AnyPath, make_directory, to_json, write_whole
 from uda_jax.methods import build_method
 from uda_jax.models.networks import Networks
 from uda_jax.training.sharding import replicated, split_batch, to_mesh
+from uda_jax.training.signals import stoppable
 
 
-def build_evaluation_step(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) -> Callable[..., Any]:
+def build_evaluation_step(
+    config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh, other: str = ""
+) -> Callable[..., Any]:
     """Jitted (state, batch) -> (confusion int32 [classes, classes], predictions uint8 [B, H, W]).
 
     Logits are upsampled once, from the head's size to the label's, as in the published evaluation. Padding images
     (batch["mask"] False) count as ignored.
+
+    Args:
+      other: one of the method's `others` that is scored instead of what it has `evaluated`.
     """
     size = tuple(config.data.eval.label_size or config.data.eval.size)
     method = build_method(config, networks)
+    weights = method.others[other] if other else method.evaluated
 
     def step(state: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        scored = method.evaluated(state)
+        scored = weights(state)
         predictions = networks.predict(scored["params"], scored["batch_stats"], batch["image"], size).main.argmax(-1)
         truth = jnp.where(batch["mask"][:, None, None], batch["label"], labels.IGNORE)
         return confusion_matrix(truth, predictions, config.model.num_classes), predictions.astype(jnp.uint8)
@@ -84,6 +91,25 @@ def evaluate(
     }
 
 
+def score_others(
+    config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh, stopped: Callable[[], bool] = lambda: False
+) -> Callable[[Any, int], dict[str, Any]]:
+    """(state, limit) -> name -> {"miou", "iou"} of the method's `others`, such as the teacher.
+
+    The function raises Stopped where `stopped`.
+    """
+    steps = {
+        name: stoppable(build_evaluation_step(config, networks, mesh, name), stopped)
+        for name in build_method(config, networks).others
+    }
+
+    def score(state: Any, limit: int = 0) -> dict[str, Any]:
+        results = {name: evaluate(state, config, step, mesh, limit, stopped=stopped) for name, step in steps.items()}
+        return {name: {key: result[key] for key in ("miou", "iou")} for name, result in results.items()}
+
+    return score
+
+
 def summary(result: dict[str, Any]) -> str:
     """The per-class table as text, in percent; "-" for what does not occur."""
 
@@ -95,7 +121,9 @@ def summary(result: dict[str, Any]) -> str:
     over = sum(result["iou"][name] is not None for name in result["scored"])
     missing = len(result["scored"]) - over
     note = f" ({missing} of those to score do not occur)" if missing else ""
-    return "\n".join([*lines, f"{row('mean', result['miou'])} over {over} classes{note}"])
+    lines.append(f"{row('mean', result['miou'])} over {over} classes{note}")
+    lines += [f"{row('mean', other['miou'])} of the {name}" for name, other in result.get("others", {}).items()]
+    return "\n".join(lines)
 
 
 def class_names(config: ml_collections.ConfigDict) -> list[str]:

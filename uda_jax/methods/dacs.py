@@ -12,7 +12,7 @@ from uda_jax.methods import selftraining
 from uda_jax.methods.contract import Method
 from uda_jax.models.networks import Networks
 
-CHOICES, BOUNDS = selftraining.CHOICES, selftraining.BOUNDS
+CHOICES, BOUNDS, LEAST_CLASSES = selftraining.CHOICES, selftraining.BOUNDS, selftraining.LEAST_CLASSES
 ORIGINAL: dict[str, Any] = {"teacher_moves": "after", "classes_of": "image", "source_mean": "valid", "jitter": 0.25}
 
 

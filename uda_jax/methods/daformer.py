@@ -11,7 +11,7 @@ from uda_jax.methods import selftraining
 from uda_jax.methods.contract import Method
 from uda_jax.models.networks import Networks
 
-CHOICES, BOUNDS = selftraining.CHOICES, selftraining.BOUNDS
+CHOICES, BOUNDS, LEAST_CLASSES = selftraining.CHOICES, selftraining.BOUNDS, selftraining.LEAST_CLASSES
 # Of crops of 512 rows, those that show sky and bonnet.
 MARGINS = {"ignore_top": 15 / 512, "ignore_bottom": 120 / 512}
 

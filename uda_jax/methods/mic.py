@@ -11,7 +11,7 @@ from uda_jax.methods.contract import Method
 from uda_jax.methods.daformer import MARGINS
 from uda_jax.models.networks import Networks
 
-CHOICES, BOUNDS = selftraining.CHOICES, selftraining.BOUNDS
+CHOICES, BOUNDS, LEAST_CLASSES = selftraining.CHOICES, selftraining.BOUNDS, selftraining.LEAST_CLASSES
 
 
 def default_config() -> ml_collections.ConfigDict:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from uda_jax.errors import UserError
 from uda_jax.methods import masking, mixing
 from uda_jax.methods.colours import Colours, draw_colours, recoloured
 from uda_jax.methods.contract import Aux, Context, Method, Scalars, Stream
@@ -35,6 +36,7 @@ CHOICES = {  # the first is the default
     "scored": ("student", "teacher"),
     **mixing.CHOICES,
 }
+LEAST_CLASSES = 2  # of one class a teacher is always sure
 SHARE = (0, 1)
 BOUNDS = {
     "alpha": SHARE,
@@ -136,6 +138,7 @@ def build(
 ) -> Method:
     """The method with these settings; `draw` gives a step's randomness."""
     c, mean = settings, tuple(config.model.mean)
+    check_sizes(config)
 
     def forward(params: Any, stats: Any, images: jax.Array, context: Context, number: int) -> Any:
         key = jax.random.fold_in(jax.random.fold_in(context.key, NETWORKS), DROPOUT + number)
@@ -230,6 +233,17 @@ def build(
         evaluated=evaluated,
         others=both,
     )
+
+
+def check_sizes(config: ml_collections.ConfigDict) -> None:
+    """Raises UserError where images of the two domains, which are mixed, are not of one size."""
+    sizes = {name: tuple(config.data[name].crop or config.data[name].size) for name in STREAMS}
+    if len(set(sizes.values())) > 1:
+        found = ", ".join(f"config.data.{name} of {w}x{h}" for name, (h, w) in sizes.items())
+        raise UserError(
+            f"config.method={config.method!r} mixes images of two domains, which need one size, and there are {found}; "
+            "set crop=(height, width) of both to the same"
+        )
 
 
 def _strong(images: jax.Array, colours: Colours) -> jax.Array:

@@ -21,7 +21,14 @@ from uda_jax import runs
 from uda_jax.config import check_config, check_x64, flatten
 from uda_jax.data import pipeline
 from uda_jax.errors import Stopped, UserError
-from uda_jax.evaluation.evaluate import build_evaluation_step, check_classes, evaluate, summary, write_evaluation
+from uda_jax.evaluation.evaluate import (
+    build_evaluation_step,
+    check_classes,
+    evaluate,
+    score_others,
+    summary,
+    write_evaluation,
+)
 from uda_jax.evaluation.unlabelled import label_free, of_source
 from uda_jax.files import alone
 from uda_jax.methods import build_method
@@ -101,10 +108,11 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike, profile: s
             training_step = fitting(stoppable(jit_step(config, networks, mesh), stopped, ready), config)
             evaluation_step = stoppable(build_evaluation_step(config, networks, mesh), stopped)
             unlabelled = label_free(config, networks, mesh, stopped)
+            others = score_others(config, networks, mesh, stopped)
 
             def score(state: TrainState, limit: int = 0, samples: epath.Path | None = None) -> dict[str, Any]:
                 result = evaluate(state, config, evaluation_step, mesh, limit, samples, stopped)
-                return result | {"unlabelled": unlabelled(state)}
+                return result | {"unlabelled": unlabelled(state), "others": others(state, limit)}
 
             with (
                 Writer(workdir, int(state.step), config.train.steps, config.method, found["classes"]) as writer,
@@ -242,7 +250,8 @@ def log_score(config: ml_collections.ConfigDict, step: int, state: TrainState, t
 
 def logged(result: dict[str, Any]) -> dict[str, float]:
     """What the log has of an evaluation, under its names."""
-    return {SCORE: result["miou"], **{f"eval/{name}": value for name, value in result["unlabelled"].items()}}
+    others = {f"{SCORE}_{name}": other["miou"] for name, other in result["others"].items()}
+    return {SCORE: result["miou"], **{f"eval/{name}": value for name, value in result["unlabelled"].items()}, **others}
 
 
 def flush(pending: list[dict[str, jax.Array]], step: int, writer: Writer, images: int, clock: float) -> None:
