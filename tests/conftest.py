@@ -48,7 +48,9 @@ def shrink(config: ConfigDict, data_dir: str = "data") -> ConfigDict:
     ):
         config.data[name].update(dataset=f"streets/{domain}", size=SIZE)
         if name != "eval":
-            config.data[name].update(crop=(), rare_pixels=0)
+            config.data[name].crop = ()
+            if config.data[name].sampling == "rare_class":
+                config.data[name].rare_pixels = 0  # as many as tiny images have
     config.data.eval.label_size = ()
     config.train.update(steps=4, batch_size=2, log_every=1, eval_every=100, checkpoint_every=2)
     config.eval.update(batch_size=2, samples=1)

@@ -22,9 +22,11 @@ STEPS = 60
 
 
 @pytest.mark.slow
-def test_kills(data_dir: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("method", "kills"), [("adaptsegnet", KILLS), ("mic", 3)])
+def test_kills(data_dir: Path, tmp_path: Path, method: str, kills: int) -> None:
     """Some of them fall into starting, compiling, saving or evaluating; the moments differ from run to run."""
-    args = [*TINY, f"--config.data.dir={data_dir}", f"--config.train.steps={STEPS}"]
+    args = [*TINY, f"--config.data.dir={data_dir}", f"--config.train.steps={STEPS}", f"--config.method={method}"]
+    args += ["--config.mic.threshold=0.1", "--config.mic.mask_block=8"]
     args += ["--config.train.checkpoint_every=3", "--config.train.eval_every=10"]
 
     def start(name: str) -> subprocess.Popen[bytes]:
@@ -35,7 +37,7 @@ def test_kills(data_dir: Path, tmp_path: Path) -> None:
     assert start("whole").wait() == 0
     whole = time.monotonic() - began
     moments = random.Random(os.urandom(8))
-    for _ in range(KILLS):
+    for _ in range(kills):
         process = start("killed")
         time.sleep(moments.uniform(0.2, 0.9) * whole)
         process.send_signal(signal.SIGKILL)

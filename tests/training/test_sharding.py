@@ -16,6 +16,7 @@ ON_EIGHT_DEVICES = """
 import jax, numpy as np
 from tests.conftest import random_batch, shrink
 from uda_jax.config import default_config
+from uda_jax.methods import build_method
 from uda_jax.models.networks import build_networks
 from uda_jax.training.sharding import make_mesh, replicated, split_images, to_mesh
 from uda_jax.training.state import create_state
@@ -31,13 +32,16 @@ results = []
 for devices, space in ((jax.devices(), {space}), (jax.devices()[:1], 1)):
     mesh = make_mesh(devices, space)
     state = jax.jit(lambda: create_state(config, networks), out_shardings=replicated(mesh))()
+    make = build_method(config, networks).init_constants or (lambda *_: {{}})
+    constants = jax.jit(make, out_shardings=replicated(mesh))(state.params, state.batch_stats)
     step = jit_step(config, networks, mesh)
     for seed in range({steps}):
         batch = to_mesh(random_batch(config, seed), split_images(mesh))
         assert len(batch["source_image"].addressable_shards) == len(devices)
-        state, metrics = step(state, batch, {{}})
+        state, metrics = step(state, batch, constants)
     {check}
-    results.append(jax.device_get((state.params, state.batch_stats, state.discriminator_params, metrics)))
+    trees = (state.params, state.batch_stats, state.discriminator_params, state.memory, metrics)
+    results.append(jax.device_get(trees))
 worst = jax.tree.map(lambda a, b: np.max(np.abs(a - b) / (1e-3 + np.abs(b))), *results)
 print("worst", max(jax.tree.leaves(worst)))
 """
@@ -75,6 +79,14 @@ def eight_against_one(settings: str = "", steps: int = 2, check: str = "", space
 def test_eight_devices_give_the_result_of_one() -> None:
     """Two steps on the same global batch, batch norm on its global statistics."""
     assert eight_against_one() < 1e-10
+
+
+@pytest.mark.slow
+def test_eight_devices_mix_and_mask_as_one_does() -> None:
+    """Classes of the whole batch, its one weight, a teacher and all that is drawn."""
+    settings = "config.method = 'mic'; config.mic.update(threshold=0.1, mask_block=8); config.model.affine = 'train'"
+    check = 'assert 0 < metrics["sure_target"] < 1 and metrics["loss_distance"] > 0, metrics'
+    assert eight_against_one(settings, check=check) < 1e-10
 
 
 @pytest.mark.slow

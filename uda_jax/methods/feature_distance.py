@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from uda_jax.errors import UserError
+from uda_jax.data.labels import IGNORE
 from uda_jax.methods.mixing import numbered
 from uda_jax.models.layers import at_least_float32
 
@@ -23,6 +23,17 @@ def downscaled(labels: jax.Array, factor: int, share: float, classes: int) -> ja
     return jnp.where(counts.max(-1) < share * factor**2, classes, best).astype(jnp.int32)
 
 
+def _fitting(labels: jax.Array, size: tuple[int, ...]) -> tuple[jax.Array, int]:
+    """(labels, factor) of which `downscaled` has the size (h, w)."""
+    (height, width), (h, w) = labels.shape[1:], size
+    factor = max(width // w, 1)
+    if (height // factor, width // factor) == (h, w):
+        return labels, factor
+    factor = max(-(-height // h), -(-width // w))
+    fill = ((0, 0), (0, factor * h - height), (0, factor * w - width))
+    return jnp.pad(labels, fill, constant_values=IGNORE), factor
+
+
 def feature_distance(
     features: jax.Array, frozen: jax.Array, labels: jax.Array, of: tuple[int, ...], share: float, classes: int
 ) -> jax.Array:
@@ -30,23 +41,15 @@ def feature_distance(
 
     Args:
       features, frozen: [B, h, w, C], of the network that is trained and of the one that is not.
-      labels: int [B, H, W] of the image, `downscaled` by W // w.
+      labels: int [B, H, W] of the image, `downscaled` by W // w. Where that does not give [h, w], as of networks that
+        pool in ceil mode, they are filled up first with pixels that have no class.
       of: train ids of those classes; () for every position.
-    Raises:
-      UserError: the labels cannot be downscaled to the size of the features.
     """
     difference = at_least_float32(features) - at_least_float32(frozen)
     squared = jnp.square(difference).sum(-1)
     distance = jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1.0)), 0.0)  # no gradient at zero
     if not of:
         return distance.mean()
-    factor = labels.shape[2] // features.shape[2]
-    small = downscaled(labels, factor, share, classes)
-    if small.shape != distance.shape:
-        (height, width), (h, w) = labels.shape[1:], distance.shape[1:]
-        raise UserError(
-            f"images of {width}x{height} have features of {w}x{h}, and labels cannot be downscaled to these by a whole "
-            f"factor: choose a crop whose sides are multiples of the network's stride"
-        )
+    small = downscaled(*_fitting(labels, distance.shape[1:]), share, classes)
     counts = (small[..., None] == jnp.asarray(of)).any(-1)
     return jnp.where(counts, distance, 0.0).sum() / jnp.maximum(counts.sum(), 1)
