@@ -33,6 +33,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "model.stem_width": (1, INFINITE),
     "model.head_width": (1, INFINITE),
     "model.dropout": (0, 0.999),
+    "model.drop_path": (0, 0.999),
     "discriminator.width": (1, INFINITE),
     "discriminator.layers": (1, 16),
     "optimizer.learning_rate": (0, INFINITE),
@@ -135,6 +136,7 @@ def _model() -> ConfigDict:
             "head_width": 256,  # channels, of daformer
             "head_norm": "batch",  # as norm, of daformer's own
             "dropout": 0.1,  # share of channels dropped before the classifier, of daformer
+            "drop_path": 0.1,  # share of images for which the last block is left out, of mit
             "align_corners": True,  # of the logits' bilinear resize; False in DAFormer and what follows it
             "two_levels": True,
             "mean": (122.67891434, 116.66876762, 104.00698793),  # RGB, 0..255

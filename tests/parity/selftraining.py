@@ -3,11 +3,16 @@
 import functools
 import os
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from tests.parity.reference import BESIDE, COPIES, Vectors, read
+from uda_jax.weights.trees import from_torch, torch_shape
 
 SEED = 20171
 
@@ -43,3 +48,17 @@ def rule(tag: str, name: str, shape: tuple[int, ...], seed: int = SEED) -> np.nd
 def drawn(name: str, shape: tuple[int, ...], seed: int = SEED) -> np.ndarray:
     """A feature, "feat/<key>", or a cotangent, "cot/<key>", float32."""
     return np.random.default_rng([seed, zlib.crc32(name.encode())]).standard_normal(shape).astype(np.float32)
+
+
+def fill(tree: Any, name: Callable[[tuple[str, ...]], str], tag: str) -> Any:
+    """The rule's weights in float64 in the structure of one of our trees, whose leaves have published names."""
+    filled = {}
+    for path, leaf in traverse_util.flatten_dict(tree).items():
+        filled[path] = jnp.asarray(from_torch(tensor(tag, name(path), torch_shape(leaf.shape))), jnp.float64)
+    return traverse_util.unflatten_dict(filled)
+
+
+def tensor(tag: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The rule's, where a shape of ours is not the one that it was drawn by."""
+    linear = "embed_layers" in name and len(shape) == 4
+    return rule(tag, name, shape[:2] if linear else shape).reshape(shape)

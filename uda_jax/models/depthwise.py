@@ -162,6 +162,7 @@ class DepthwiseConv(nn.Module):
     kernel: int
     stride: int = 1
     dilation: int = 1
+    use_bias: bool = False
     kernel_init: Initializer = nn.initializers.normal(0.01)
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
@@ -171,4 +172,9 @@ class DepthwiseConv(nn.Module):
         shape = (self.kernel, self.kernel, 1, x.shape[-1])
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype).astype(self.dtype)
         precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-        return depthwise_convolution(x.astype(self.dtype), kernel[:, :, 0], self.stride, self.dilation, precision)
+        x = depthwise_convolution(x.astype(self.dtype), kernel[:, :, 0], self.stride, self.dilation, precision)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, shape[-1:], self.param_dtype)
+            # In float32, as its gradient is a sum over all pixels.
+            x = (at_least_float32(x) + at_least_float32(bias)).astype(self.dtype)
+        return x

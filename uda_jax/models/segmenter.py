@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from uda_jax.models import contract, daformer, deeplab_v2, efficientnet, layers, resnet, vgg
+from uda_jax.models import contract, daformer, deeplab_v2, efficientnet, layers, mit, resnet, vgg
 from uda_jax.models.contract import Backbone, Head, dtypes
 from uda_jax.models.layers import Dtype, at_least_float32, resize_bilinear
 
-BACKBONES: Mapping[str, Backbone] = {**resnet.BACKBONES, **vgg.BACKBONES, **efficientnet.BACKBONES}
+BACKBONES: Mapping[str, Backbone] = {**resnet.BACKBONES, **vgg.BACKBONES, **efficientnet.BACKBONES, **mit.BACKBONES}
 HEADS: Mapping[str, Head] = {**deeplab_v2.HEADS, **daformer.HEADS}
 CHOICES = {
     "backbone": tuple(BACKBONES),

@@ -25,6 +25,7 @@ Path_ = tuple[str, ...]
 TREES = ("params", "batch_stats", "discriminator_params")  # the fields of a TrainState that are weights
 HEAD_PARTS = ("head", "aux_head")
 PARTS = (*HEAD_PARTS, "discriminator")  # first components of the names that are not the backbone's
+TO_TORCH = {0: (), 1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}  # order of axes, of kernels of dense layers and convolutions
 KINDS = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 _KNOWN: tuple[Mapping[str, Backbone | Head], ...] = (BACKBONES, HEADS)
 PUBLISHED = {ours: name for known in _KNOWN for part in known.values() for ours, name in part.published.items()}
@@ -121,16 +122,16 @@ def head_of(shapes: Shapes, part: str = "head") -> dict[str, Any]:
 
 def to_torch(x: np.ndarray) -> np.ndarray:
     """HWIO kernels to OIHW; the rest as it is."""
-    return x.transpose(3, 2, 0, 1) if x.ndim == 4 else x
+    return x.transpose(TO_TORCH[x.ndim])
 
 
 def from_torch(x: np.ndarray) -> np.ndarray:
     """OIHW kernels to HWIO; the rest as it is."""
-    return x.transpose(2, 3, 1, 0) if x.ndim == 4 else x
+    return x.transpose(np.argsort(TO_TORCH[x.ndim]))
 
 
 def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else tuple(shape)
+    return tuple(shape[i] for i in TO_TORCH[len(shape)])
 
 
 def part_of(name: str) -> str:
