@@ -143,6 +143,7 @@ def test_a_step_of_each(config: ConfigDict, method: str) -> None:
     assert found.others["teacher"](state) is state.memory
 
 
+@pytest.mark.slow
 def test_before_its_start_it_is_source_only(config: ConfigDict) -> None:
     config.dacs.update(start_step=2, source_mean="valid")
     state, metrics = steps(config)

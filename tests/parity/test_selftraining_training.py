@@ -163,7 +163,8 @@ def losses_of(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("tiny")
-@pytest.mark.parametrize("file", [pytest.param(f, marks=pytest.mark.slow) if f != "train_dacs" else f for f in METHODS])
+@pytest.mark.slow
+@pytest.mark.parametrize("file", METHODS)
 def test_trajectory(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     v, config, run = load(file), config_of(file), settings_of(file)
     networks = build_networks(config)
