@@ -218,9 +218,11 @@ def test_features_of_networks_that_pool_in_ceil_mode() -> None:
 @pytest.mark.slow
 def test_both_scores_are_logged_and_another_methods_checkpoint_is_refused(config: ConfigDict, tmp_path: Path) -> None:
     config.train.update(steps=2, eval_every=1)
+    config.eval.unlabelled = 2
     train(config, tmp_path / "run")
     scored = [line for line in lines(tmp_path / "run") if "eval/miou" in line]
     assert len(scored) == 2 and all("eval/miou_teacher" in line for line in scored)
+    assert all(0 <= line["eval/agreement"] <= 1 for line in scored)
     config.method = "mic"
     with pytest.raises(UserError, match="method"):
         train(config, tmp_path / "run")

@@ -119,7 +119,7 @@ def build_unlabelled_step(config: ml_collections.ConfigDict, networks: Networks,
     - flips: share of pixels whose class is the same in the mirrored image.
     - mixval: share of pixels whose class stays when 45 % of the image are another image's (after MixVal, Hu et al.,
       NeurIPS 2023, which ranks images of one class and of several apart; pixels are not told apart here).
-    - agreement: share of pixels of which student and teacher say the same, for methods that score a teacher.
+    - agreement: share of pixels of which student and teacher say the same, for methods that have a teacher.
     """
     method = build_method(config, networks)
 
@@ -145,6 +145,9 @@ def build_unlabelled_step(config: ml_collections.ConfigDict, networks: Networks,
         }
         if scored["params"] is not state.params:
             found["agreement"] = _share(chosen == classes(image, state.params, state.batch_stats))
+        elif "teacher" in method.others:
+            teacher = method.others["teacher"](state)
+            found["agreement"] = _share(chosen == classes(image, teacher["params"], teacher["batch_stats"]))
         return found
 
     return jax.jit(step, in_shardings=(replicated(mesh), split_batch(mesh)), out_shardings=split_batch(mesh))
