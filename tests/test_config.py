@@ -86,11 +86,11 @@ def test_values_that_cannot_work(path: str, value: object, words: str) -> None:
 def test_settings_that_are_missing_or_unknown() -> None:
     config = default_config()
     with config.unlocked():
-        config.model.drop_path = 0.5
-    with pytest.raises(UserError, match=r"has settings unknown here, model.drop_path; let its get_config\(\)"):
+        config.model.drop_blocks = 0.5
+    with pytest.raises(UserError, match=r"has settings unknown here, model.drop_blocks; let its get_config\(\)"):
         check_config(config)
     with config.unlocked():
-        del config.model["drop_path"], config["eval"]
+        del config.model["drop_blocks"], config["eval"]
     with pytest.raises(UserError, match=r"lacks eval.batch_size, eval.classes, eval.limit, \.\.\.;"):
         check_config(config)
 
