@@ -34,6 +34,7 @@ from data_prep.build import parse_size
 from uda_jax import cli
 from uda_jax.config import check_config
 from uda_jax.errors import UserError
+from uda_jax.methods import build_method
 from uda_jax.models.networks import build_networks
 from uda_jax.runs import batch_of
 from uda_jax.training.sharding import make_mesh, replicated, split_images, to_mesh
@@ -87,7 +88,8 @@ def prepare(config: ml_collections.ConfigDict) -> Run:
     state = state.replace(step=state.step + config[config.method].get("warmup_steps", 0))
     batch = to_mesh(random_batch(config), split_images(mesh))
     started = time.perf_counter()
-    constants: dict[str, Any] = {}
+    make = build_method(config, networks).init_constants
+    constants = jax.jit(make, out_shardings=replicated(mesh))(state.params, state.batch_stats) if make else {}
     step = jit_step(config, networks, mesh).lower(state, batch, constants).compile()
     compiled = time.perf_counter() - started
     memory = step.memory_analysis()
