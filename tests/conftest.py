@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from data_prep.streets import builder as streets
 from uda_jax.config import default_config
+from uda_jax.runs import batch_of
 
 SIZE = (32, 64)
 
@@ -81,6 +82,5 @@ def random_batch(config: ConfigDict, seed: int = 0) -> dict[str, jax.Array]:
     return {
         "source_image": source,
         "source_label": jnp.asarray(labels, jnp.int32),
-        "target_image": target,
-        "target_weak": target,
+        "target_weak" if "target_weak" in batch_of(config) else "target_image": target,
     }
