@@ -140,6 +140,11 @@ def build(
     c, mean = settings, tuple(config.model.mean)
     check_sizes(config)
 
+    def full(images: jax.Array) -> jax.Array:
+        """Images to be recoloured, in float32 or in the network's dtype if that is finer."""
+        images = at_least_float32(images)
+        return images.astype(jnp.promote_types(images.dtype, config.model.dtype))
+
     def forward(params: Any, stats: Any, images: jax.Array, context: Context, number: int) -> Any:
         key = jax.random.fold_in(jax.random.fold_in(context.key, NETWORKS), DROPOUT + number)
         return networks.segment(params, stats, images, key)
@@ -194,7 +199,7 @@ def build(
         pseudo, weight, sure = pseudo_labels(says.main, c)
         draws = draw(context, c, config.model.num_classes)
         pasted = mixing.pasted_pixels(label, draws.pasted)
-        image = mixing.paste(pasted, *map(at_least_float32, (context.batch["source_image"], target)))
+        image = mixing.paste(pasted, full(context.batch["source_image"]), full(target))
         mixed, stats = forward(params, stats, _strong(image, draws.mixed), context, 1)
         loss = weighted_cross_entropy(
             mixed.main, mixing.paste(pasted, label, pseudo), mixing.paste(pasted, jnp.ones_like(weight), weight)
@@ -203,7 +208,7 @@ def build(
         loss = c.lambda_mixed * loss
         if c.lambda_masked:
             shown = masking.shown(draws.blocks, (target.shape[1], target.shape[2]), c.mask_ratio)
-            image = masking.hide(_strong(at_least_float32(target), draws.hidden), shown, mean)
+            image = masking.hide(_strong(full(target), draws.hidden), shown, mean)
             hidden, stats = forward(params, stats, image, context, 2)
             metrics["loss_masked"] = weighted_cross_entropy(hidden.main, pseudo, weight)
             loss = loss + c.lambda_masked * metrics["loss_masked"]
