@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,11 +35,10 @@ from data_prep.build import parse_size
 from uda_jax import cli
 from uda_jax.config import check_config
 from uda_jax.errors import UserError
-from uda_jax.methods import build_method
 from uda_jax.models.networks import build_networks
 from uda_jax.runs import batch_of
 from uda_jax.training.sharding import make_mesh, replicated, split_images, to_mesh
-from uda_jax.training.state import create_state
+from uda_jax.training.state import create_state, make_constants
 from uda_jax.training.step import jit_step
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/.", lock_config=True)
@@ -88,8 +88,8 @@ def prepare(config: ml_collections.ConfigDict) -> Run:
     state = state.replace(step=state.step + config[config.method].get("warmup_steps", 0))
     batch = to_mesh(random_batch(config), split_images(mesh))
     started = time.perf_counter()
-    make = build_method(config, networks).init_constants
-    constants = jax.jit(make, out_shardings=replicated(mesh))(state.params, state.batch_stats) if make else {}
+    make = jax.jit(partial(make_constants, config, networks), out_shardings=replicated(mesh))
+    constants = make(state.params, state.batch_stats)
     step = jit_step(config, networks, mesh).lower(state, batch, constants).compile()
     compiled = time.perf_counter() - started
     memory = step.memory_analysis()

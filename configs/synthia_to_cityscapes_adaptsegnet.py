@@ -17,7 +17,11 @@ from uda_jax.data.labels import NAMES
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = gta5_to_cityscapes_adaptsegnet.get_config()
+    return on_synthia(gta5_to_cityscapes_adaptsegnet.get_config())
+
+
+def on_synthia(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """A config of GTA5 to Cityscapes with SYNTHIA for a source."""
     config.data.source.update(dataset="synthia", size=(760, 1280))
     config.eval.classes = tuple(i for i, name in enumerate(NAMES) if name not in ("terrain", "truck", "train"))
     return config

@@ -11,11 +11,9 @@ The network has all 19 classes; the mean is over the 16 that SYNTHIA has (not te
 
 import ml_collections
 
-from configs import gta5_to_cityscapes_mic, synthia_to_cityscapes_adaptsegnet
+from configs import gta5_to_cityscapes_mic
+from configs.synthia_to_cityscapes_adaptsegnet import on_synthia
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = gta5_to_cityscapes_mic.get_config()
-    config.data.source.update(dataset="synthia", size=(760, 1280))
-    config.eval.classes = synthia_to_cityscapes_adaptsegnet.get_config().eval.classes
-    return config
+    return on_synthia(gta5_to_cityscapes_mic.get_config())

@@ -9,9 +9,8 @@ import pytest
 
 from tests.conftest import random_batch, shrink
 from uda_jax.config import check_config
-from uda_jax.methods import build_method
 from uda_jax.models.networks import build_networks
-from uda_jax.training.state import create_state
+from uda_jax.training.state import create_state, make_constants
 from uda_jax.training.step import build_step
 
 NAMES = sorted(p.stem for p in (Path(__file__).parents[1] / "configs").glob("*.py") if p.stem != "__init__")
@@ -40,8 +39,7 @@ def test_a_step_of_a_config(name: str) -> None:
     config.apoda.attack_steps = 1  # the rounds are alike, and unrolled
     networks = build_networks(config)
     state = jax.jit(lambda: create_state(config, networks))()
-    make = build_method(config, networks).init_constants
-    constants = make(state.params, state.batch_stats) if make else {}
+    constants = make_constants(config, networks, state.params, state.batch_stats)
     new, metrics = jax.jit(build_step(config, networks))(state, random_batch(config), constants)
     assert int(new.step) == 1
     assert all(np.isfinite(v).all() for v in metrics.values())

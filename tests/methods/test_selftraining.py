@@ -1,5 +1,6 @@
 """DACS, DAFormer and MIC beyond the published vectors: what is drawn, switches, and what happens at the edges."""
 
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -16,7 +17,7 @@ from uda_jax.methods import build_method, colours, masking, mixing, selftraining
 from uda_jax.methods.feature_distance import feature_distance
 from uda_jax.models.networks import build_networks
 from uda_jax.training.loop import train
-from uda_jax.training.state import TrainState, create_state
+from uda_jax.training.state import TrainState, create_state, make_constants
 from uda_jax.training.step import build_step
 
 CLASSES, IGNORED = 19, 19
@@ -34,8 +35,7 @@ def config(config: ConfigDict) -> ConfigDict:
 def steps(config: ConfigDict, count: int = 1, batch: dict[str, jax.Array] | None = None) -> tuple[TrainState, dict]:
     networks = build_networks(config)
     state = jax.jit(lambda: create_state(config, networks))()
-    make = build_method(config, networks).init_constants
-    constants = jax.jit(make)(state.params, state.batch_stats) if make else {}
+    constants = jax.jit(partial(make_constants, config, networks))(state.params, state.batch_stats)
     step, metrics = jax.jit(build_step(config, networks)), {}
     for seed in range(count):
         state, metrics = step(state, batch or random_batch(config, seed), constants)

@@ -9,10 +9,11 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import traverse_util
 
-from tests.parity.reference import BESIDE, COPIES, Vectors, read
-from uda_jax.weights.trees import from_torch, torch_shape
+from tests.parity.reference import BESIDE, COPIES, Vectors, check, read, samples, truth
+from uda_jax.weights.trees import from_torch, to_torch, torch_shape
 
 SEED = 20171
 
@@ -56,6 +57,20 @@ def fill(tree: Any, name: Callable[[tuple[str, ...]], str], tag: str) -> Any:
     for path, leaf in traverse_util.flatten_dict(tree).items():
         filled[path] = jnp.asarray(from_torch(tensor(tag, name(path), torch_shape(leaf.shape))), jnp.float64)
     return traverse_util.unflatten_dict(filled)
+
+
+def compare_gradients(
+    file: str, group: str, prefix: str, gradients: Any, name: Callable[[tuple[str, ...]], str]
+) -> None:
+    """Those of all parameters, against `<prefix>/param_grad_s64` and their norms."""
+    v = load(file)
+    ours = {name(path): to_torch(np.asarray(x)) for path, x in traverse_util.flatten_dict(gradients).items()}
+    names, norms = v[f"{prefix}/param_names"].tolist(), truth(v, f"{prefix}/param_grad_norm")
+    assert sorted(names) == sorted(ours)
+    for i, found in enumerate(names):
+        if norms[i] > 1e-9 * norms.max():  # of a bias before a norm it is rounding alone
+            check(file, group, samples(ours[found]), truth(v, f"{prefix}/param_grad_s64")[i])
+        assert np.linalg.norm(ours[found]) == pytest.approx(norms[i], rel=1e-9, abs=1e-9 * norms.max())
 
 
 def tensor(tag: str, name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -11,10 +11,10 @@ from flax import linen as nn
 from flax import traverse_util
 
 from tests.parity import reference as ref
-from tests.parity.selftraining import drawn, load, rule
+from tests.parity.selftraining import compare_gradients, drawn, fill, load
 from uda_jax.config import default_config
 from uda_jax.models.daformer import ContextFusion, build
-from uda_jax.weights.trees import from_torch, to_torch, torch_name, torch_shape
+from uda_jax.weights.trees import torch_name
 
 FILE = "daformer_head"
 # Module of ours -> published layer; the depthwise convolution's own norm and ReLU are in it.
@@ -47,15 +47,7 @@ def prepare(case: str) -> Case:
         np.testing.assert_array_equal(ref.samples(feature), v[f"{case}/feature{i}.s64"])
         maps.append(jnp.asarray(ref.nhwc(feature), jnp.float64))
     shapes = jax.eval_shape(partial(head.init, method=whole, train=False), jax.random.key(0), maps)
-    variables: dict[str, Any] = {}
-    for tree, leaves in shapes.items():
-        filled = {}
-        for path, leaf in traverse_util.flatten_dict(leaves).items():
-            shape, name = torch_shape(leaf.shape), published(path)
-            linear = "embed_layers" in name and len(shape) == 4
-            value = rule(f"HEAD_{case}", name, shape[:2] if linear else shape)
-            filled[path] = jnp.asarray(from_torch(value.reshape(shape)), jnp.float64)
-        variables[tree] = traverse_util.unflatten_dict(filled)
+    variables = {tree: fill(leaves, published, f"HEAD_{case}") for tree, leaves in shapes.items()}
     return head, variables, maps
 
 
@@ -94,22 +86,8 @@ def test_head(case: str, train: bool) -> None:
         for i, gradient in enumerate(by_maps, 1):
             found = ref.samples(ref.nchw(gradient))
             ref.check(FILE, f"{mode}: gradients", found, ref.truth(v, f"{case}/{mode}/input_grad{i}.s64"))
-        compare_parameters(f"{case}/{mode}", by_params)
+        compare_gradients(FILE, f"{mode}: gradients", f"{case}/{mode}", by_params, published)
         if train:
             stats = {published(path): x for path, x in traverse_util.flatten_dict(after["batch_stats"]).items()}
             found = np.stack([ref.samples(np.asarray(stats[name])) for name in v[f"{case}/bn_names"].tolist()])
             ref.check(FILE, "running statistics", found, ref.truth(v, f"{case}/after_one_train_forward.bn_s64"))
-
-
-def compare_parameters(case: str, gradients: Any) -> None:
-    v = load(FILE)
-    flat = traverse_util.flatten_dict(gradients)
-    ours = {published(path): to_torch(np.asarray(x)) for path, x in flat.items()}
-    names = v[f"{case}/param_names"].tolist()
-    assert sorted(names) == sorted(ours)
-    norms, largest = ref.truth(v, f"{case}/param_grad_norm"), ref.truth(v, f"{case}/param_grad_norm").max()
-    for i, name in enumerate(names):
-        truth = ref.truth(v, f"{case}/param_grad_s64")[i]
-        if norms[i] > 1e-9 * largest:  # of a bias before a norm it is rounding alone
-            ref.check(FILE, f"{case.split('/')[1]}: gradients", ref.samples(ours[name]), truth)
-        assert np.linalg.norm(ours[name]) == pytest.approx(norms[i], rel=1e-9, abs=1e-9 * largest)

@@ -4,15 +4,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
-from flax import traverse_util
 
 from tests.parity import reference as ref
-from tests.parity.selftraining import drawn, fill, load
-from tests.parity.test_selftraining import MEAN, STD
+from tests.parity.selftraining import compare_gradients, drawn, fill, load
+from tests.parity.test_selftraining import network_input
 from uda_jax.models import mit
-from uda_jax.weights.trees import to_torch, torch_name
+from uda_jax.weights.trees import torch_name
 
 FILE = "mit"
 
@@ -27,8 +25,7 @@ def test_backbone(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     size = mit.Size(*(tuple(v[f"{case}/{name}"].tolist()) for name in ("dims", "heads", "depths")))
     monkeypatch.setitem(mit.SIZES, "tiny", size)
     net = mit.MiT("tiny", dtype=jnp.float64, param_dtype=jnp.float64)
-    u8 = v[f"{case}/image_rgb_u8"]
-    image = jnp.asarray(((ref.nhwc(u8).astype(np.float64) - MEAN) / STD).astype(np.float32), jnp.float64)
+    image = jnp.asarray(network_input(v[f"{case}/image_rgb_u8"]), jnp.float64)
     trees = jax.eval_shape(lambda x: net.init(jax.random.key(0), x, train=False), image)["params"]
     params = fill(trees, published, f"MIT_{case}")
     shapes = [tuple(v[f"{case}/stage{i}.shape"]) for i in range(1, 5)]
@@ -47,11 +44,4 @@ def test_backbone(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
         ref.check(FILE, "stages", ref.samples(ref.nchw(x)), ref.truth(v, f"{case}/stage{i}.s64"))
     ref.check(FILE, "loss", loss, ref.truth(v, f"{case}/loss"))
     ref.check(FILE, "gradients", ref.samples(ref.nchw(by_image)), ref.truth(v, f"{case}/input_grad.s64"))
-    ours = {published(path): to_torch(np.asarray(x)) for path, x in traverse_util.flatten_dict(by_params).items()}
-    names, norms = v[f"{case}/param_names"].tolist(), ref.truth(v, f"{case}/param_grad_norm")
-    assert sorted(names) == sorted(ours)
-    for row, name in enumerate(names):
-        truth = ref.truth(v, f"{case}/param_grad_s64")[row]
-        if norms[row] > 1e-9 * norms.max():
-            ref.check(FILE, "gradients", ref.samples(ours[name]), truth)
-        assert np.linalg.norm(ours[name]) == pytest.approx(norms[row], rel=1e-9, abs=1e-9 * norms.max())
+    compare_gradients(FILE, "gradients", case, by_params, published)

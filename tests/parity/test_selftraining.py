@@ -19,10 +19,14 @@ FILE, CLASSES = "selftraining", 19
 MEAN, STD = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
 
 
+def network_input(u8: np.ndarray) -> np.ndarray:
+    """What the published network was given of uint8 [B, 3, H, W], float32 [B, H, W, 3]."""
+    return ((ref.nhwc(u8).astype(np.float64) - MEAN) / STD).astype(np.float32)
+
+
 def images(u8: np.ndarray) -> np.ndarray:
-    """What the published network was given, in float32, as the image in 0..255 that gives it in float64."""
-    normalised = ((ref.nhwc(u8).astype(np.float64) - MEAN) / STD).astype(np.float32)
-    return normalised.astype(np.float64) * STD + MEAN
+    """The image in 0..255 of which `network_input` is the network's input in float64."""
+    return network_input(u8).astype(np.float64) * STD + MEAN
 
 
 def normalised(x: jax.Array) -> np.ndarray:

@@ -11,11 +11,11 @@ import pytest
 from ml_collections import ConfigDict
 
 from uda_jax import runs
-from uda_jax.methods import METHODS, build_method
+from uda_jax.methods import METHODS
 from uda_jax.methods.health import predicted
 from uda_jax.models.networks import build_networks
 from uda_jax.training import health
-from uda_jax.training.state import create_state
+from uda_jax.training.state import create_state, make_constants
 from uda_jax.training.step import build_step
 from uda_jax.training.writer import Writer
 
@@ -66,8 +66,7 @@ def test_every_method_logs_what_is_judged(method: str, config: ConfigDict) -> No
     config.method = method
     networks = build_networks(config)
     state = jax.eval_shape(partial(create_state, config, networks))
-    make = build_method(config, networks).init_constants
-    constants = jax.eval_shape(make, state.params, state.batch_stats) if make else {}
+    constants = jax.eval_shape(partial(make_constants, config, networks), state.params, state.batch_stats)
     _, metrics = jax.eval_shape(build_step(config, networks), state, runs.batch_of(config), constants)
     for domain in runs.streams_of(config):
         assert metrics[f"share_{domain}"].shape == (config.model.num_classes,)

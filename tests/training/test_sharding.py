@@ -13,13 +13,13 @@ from uda_jax.errors import UserError
 from uda_jax.training.sharding import check_batch_size
 
 ON_EIGHT_DEVICES = """
+from functools import partial
 import jax, numpy as np
 from tests.conftest import random_batch, shrink
 from uda_jax.config import default_config
-from uda_jax.methods import build_method
 from uda_jax.models.networks import build_networks
 from uda_jax.training.sharding import make_mesh, replicated, split_images, to_mesh
-from uda_jax.training.state import create_state
+from uda_jax.training.state import create_state, make_constants
 from uda_jax.training.step import jit_step
 
 config = shrink(default_config())
@@ -32,8 +32,8 @@ results = []
 for devices, space in ((jax.devices(), {space}), (jax.devices()[:1], 1)):
     mesh = make_mesh(devices, space)
     state = jax.jit(lambda: create_state(config, networks), out_shardings=replicated(mesh))()
-    make = build_method(config, networks).init_constants or (lambda *_: {{}})
-    constants = jax.jit(make, out_shardings=replicated(mesh))(state.params, state.batch_stats)
+    make = jax.jit(partial(make_constants, config, networks), out_shardings=replicated(mesh))
+    constants = make(state.params, state.batch_stats)
     step = jit_step(config, networks, mesh)
     for seed in range({steps}):
         batch = to_mesh(random_batch(config, seed), split_images(mesh))

@@ -16,6 +16,7 @@ from uda_jax.config import default_config
 from uda_jax.errors import UserError
 from uda_jax.models.networks import build_networks
 from uda_jax.training.state import TrainState, create_state
+from uda_jax.weights import trees
 from uda_jax.weights.arrays import write_arrays
 from uda_jax.weights.trees import (
     flatten,
@@ -272,3 +273,14 @@ def test_files_that_are_no_weights(kind: str, tmp_path: Path) -> None:
         words = "format .pth is unknown; expected .npz or .safetensors"
     with pytest.raises(UserError, match=words):
         load_pretrained(random_state(tiny("resnet18")), str(path))
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3), (1, 2, 3), (3, 3, 2, 4), (1, 2, 1, 3, 2)])
+def test_layouts_of_any_number_of_axes_come_back(shape: tuple[int, ...]) -> None:
+    """A file may hold arrays that are no layer's of ours: a position table, a volume's kernel."""
+    x = np.arange(np.prod(shape, dtype=int), dtype=np.float32).reshape(shape)
+    there = trees.to_torch(x)
+    assert there.shape == trees.torch_shape(shape)
+    np.testing.assert_array_equal(trees.from_torch(there), x)
+    if len(shape) in (0, 1, 3, 5):
+        np.testing.assert_array_equal(there, x)

@@ -16,30 +16,22 @@ from uda_jax.data import labels, pipeline
 from uda_jax.errors import Stopped, UserError
 from uda_jax.evaluation.metrics import confusion_matrix, described
 from uda_jax.files import AnyPath, make_directory, to_json, write_whole
-from uda_jax.methods import build_method
 from uda_jax.models.networks import Networks
 from uda_jax.training.sharding import replicated, split_batch, to_mesh
-from uda_jax.training.signals import stoppable
 
 
-def build_evaluation_step(
-    config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh, other: str = ""
-) -> Callable[..., Any]:
-    """Jitted (state, batch) -> (confusion int32 [classes, classes], predictions uint8 [B, H, W]).
+def build_evaluation_step(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) -> Callable[..., Any]:
+    """Jitted (weights, batch) -> (confusion int32 [classes, classes], predictions uint8 [B, H, W]).
 
-    Logits are upsampled once, from the head's size to the label's, as in the published evaluation. Padding images
-    (batch["mask"] False) count as ignored.
-
-    Args:
-      other: one of the method's `others` that is scored instead of what it has `evaluated`.
+    Weights are {"params", "batch_stats"}, the method's `evaluated` or one of its `others`. Logits are upsampled once,
+    from the head's size to the label's, as in the published evaluation. Padding images (batch["mask"] False) count as
+    ignored.
     """
     size = tuple(config.data.eval.label_size or config.data.eval.size)
-    method = build_method(config, networks)
-    weights = method.others[other] if other else method.evaluated
 
-    def step(state: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        scored = weights(state)
-        predictions = networks.predict(scored["params"], scored["batch_stats"], batch["image"], size).main.argmax(-1)
+    def step(weights: dict[str, Any], batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        outputs = networks.predict(weights["params"], weights["batch_stats"], batch["image"], size)
+        predictions = outputs.main.argmax(-1)
         truth = jnp.where(batch["mask"][:, None, None], batch["label"], labels.IGNORE)
         return confusion_matrix(truth, predictions, config.model.num_classes), predictions.astype(jnp.uint8)
 
@@ -51,7 +43,7 @@ def build_evaluation_step(
 
 
 def evaluate(
-    state: Any,
+    weights: Any,
     config: ml_collections.ConfigDict,
     step: Callable[..., Any],
     mesh: Mesh,
@@ -62,7 +54,7 @@ def evaluate(
     """One pass over `config.data.eval`; the result is the content of evaluation.json without the step.
 
     Args:
-      step: from `build_evaluation_step`.
+      weights, step: of and from `build_evaluation_step`.
       limit: score only the first images, 0 for all.
       samples: where to keep pictures of the first `config.eval.samples` images.
       stopped: asked before every batch.
@@ -75,7 +67,7 @@ def evaluate(
         if stopped():
             raise Stopped("stopped while evaluating")
         arrays = {k: batch[k] for k in ("image", "label", "mask")}
-        confusion, predictions = step(state, to_mesh(arrays, split_batch(mesh)))
+        confusion, predictions = step(weights, to_mesh(arrays, split_batch(mesh)))
         total += np.asarray(confusion, np.int64)
         if samples is not None and jax.process_index() == 0 and images < config.eval.samples:
             local = np.concatenate([s.data for s in predictions.addressable_shards])
@@ -89,25 +81,6 @@ def evaluate(
         "images": images,
         **described(total, names, config.eval.classes),
     }
-
-
-def score_others(
-    config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh, stopped: Callable[[], bool] = lambda: False
-) -> Callable[[Any, int], dict[str, Any]]:
-    """(state, limit) -> name -> {"miou", "iou"} of the method's `others`, such as the teacher.
-
-    The function raises Stopped where `stopped`.
-    """
-    steps = {
-        name: stoppable(build_evaluation_step(config, networks, mesh, name), stopped)
-        for name in build_method(config, networks).others
-    }
-
-    def score(state: Any, limit: int = 0) -> dict[str, Any]:
-        results = {name: evaluate(state, config, step, mesh, limit, stopped=stopped) for name, step in steps.items()}
-        return {name: {key: result[key] for key in ("miou", "iou")} for name, result in results.items()}
-
-    return score
 
 
 def summary(result: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from uda_jax.data import pipeline
 from uda_jax.evaluation.evaluate import build_evaluation_step, evaluate
 from uda_jax.evaluation.selection import SCORES
 from uda_jax.methods import build_method
+from uda_jax.methods.contract import student
 from uda_jax.models.networks import Networks
 from uda_jax.training.sharding import replicated, split_batch, to_mesh
 from uda_jax.training.signals import stoppable
@@ -39,9 +40,11 @@ def label_free(
         step = stoppable(build_unlabelled_step(config, networks, mesh), stopped)
         scored.append(lambda state: score_target(state, config, step, mesh))
     if config.eval.source_split:
-        source = of_source(config)
+        source, weights = of_source(config), build_method(config, networks).evaluated
         score = stoppable(build_evaluation_step(source, networks, mesh), stopped)
-        scored.append(lambda state: {"source_miou": evaluate(state, source, score, mesh, stopped=stopped)["miou"]})
+        scored.append(
+            lambda state: {"source_miou": evaluate(weights(state), source, score, mesh, stopped=stopped)["miou"]}
+        )
     return lambda state: {name: value for score in scored for name, value in score(state).items()}
 
 
@@ -143,11 +146,9 @@ def build_unlabelled_step(config: ml_collections.ConfigDict, networks: Networks,
             "flips": _share(chosen == classes(image[:, :, ::-1])[:, :, ::-1]),
             "mixval": _share(chosen == classes(jnp.round(mixed).astype(jnp.uint8))),
         }
-        if scored["params"] is not state.params:
-            found["agreement"] = _share(chosen == classes(image, state.params, state.batch_stats))
-        elif "teacher" in method.others:
-            teacher = method.others["teacher"](state)
-            found["agreement"] = _share(chosen == classes(image, teacher["params"], teacher["batch_stats"]))
+        other = method.others.get("teacher", student)(state)
+        if scored["params"] is not other["params"]:
+            found["agreement"] = _share(chosen == classes(image, other["params"], other["batch_stats"]))
         return found
 
     return jax.jit(step, in_shardings=(replicated(mesh), split_batch(mesh)), out_shardings=split_batch(mesh))

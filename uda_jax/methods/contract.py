@@ -69,6 +69,11 @@ class Aux(NamedTuple):
     carry: Tree = ()
 
 
+def student(state: Any) -> dict[str, Tree]:
+    """The weights that are trained, of a state."""
+    return {"params": state.params, "batch_stats": state.batch_stats}
+
+
 class Method(NamedTuple):
     """A method, built for one config.
 
@@ -94,8 +99,5 @@ class Method(NamedTuple):
     init_memory: Callable[[Tree, Tree, jax.Array], Tree] = lambda params, stats, key: {}
     init_constants: Callable[[Tree, Tree], Tree] | None = None
     update_memory: Callable[[Context, Tree, Tree, Tree], Tree] = lambda context, carry, params, stats: context.memory
-    evaluated: Callable[[Any], dict[str, Tree]] = lambda state: {
-        "params": state.params,
-        "batch_stats": state.batch_stats,
-    }
+    evaluated: Callable[[Any], dict[str, Tree]] = student
     others: Mapping[str, Callable[[Any], dict[str, Tree]]] = {}

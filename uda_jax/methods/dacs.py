@@ -1,10 +1,8 @@
 """Tranheden et al., "DACS: Domain Adaptation via Cross-domain Mixed Sampling", WACV 2021.
 
-Its loop is that of `selftraining`, which the papers after it share. The defaults are those of DAFormer's repository
-(facts in docs/selftraining.md); `ORIGINAL` are the settings in which the paper's own code differs.
+Its loop is that of `selftraining`, which the papers after it share. The defaults are those of DAFormer's repository;
+docs/selftraining.md says in which settings the paper's own code differs.
 """
-
-from typing import Any
 
 import ml_collections
 
@@ -13,7 +11,6 @@ from uda_jax.methods.contract import Method
 from uda_jax.models.networks import Networks
 
 CHOICES, BOUNDS, LEAST_CLASSES = selftraining.CHOICES, selftraining.BOUNDS, selftraining.LEAST_CLASSES
-ORIGINAL: dict[str, Any] = {"teacher_moves": "after", "classes_of": "image", "source_mean": "valid", "jitter": 0.25}
 
 
 def default_config() -> ml_collections.ConfigDict:

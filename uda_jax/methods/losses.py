@@ -23,16 +23,20 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, class_weight: jax.Array 
       labels: train ids, int [B, H, W]; negative ids and 255 are ignored.
       class_weight: [classes], how much a pixel of each class counts; the mean is over the counts.
     """
-    logits = at_least_float32(logits)
     valid = (labels >= 0) & (labels != IGNORE)
-    log_p = jax.nn.log_softmax(logits)
-    # A mask over the classes instead of a gather: its gradient needs no scatter, which is slow on every backend.
-    chosen = labels[..., None] == jnp.arange(logits.shape[-1])
-    nll = -jnp.where(chosen, log_p, 0.0).sum(-1)
+    nll, chosen = _of_pixels(logits, labels)
     if class_weight is None:
         return jnp.where(valid, nll, 0.0).sum() / jnp.maximum(valid.sum(), 1)
     counts = jnp.where(valid, jnp.where(chosen, class_weight, 0.0).sum(-1), 0.0)
     return (counts * nll).sum() / jnp.where(counts.any(), counts.sum(), 1.0)
+
+
+def _of_pixels(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(cross entropy [B, H, W], zero of ids that are none; where a pixel has a class, bool [B, H, W, classes])."""
+    log_p = jax.nn.log_softmax(at_least_float32(logits))
+    # A mask over the classes instead of a gather: its gradient needs no scatter, which is slow on every backend.
+    chosen = labels[..., None] == jnp.arange(logits.shape[-1])
+    return -jnp.where(chosen, log_p, 0.0).sum(-1), chosen
 
 
 def weighted_cross_entropy(logits: jax.Array, labels: jax.Array, weight: jax.Array | None = None) -> jax.Array:
@@ -43,9 +47,7 @@ def weighted_cross_entropy(logits: jax.Array, labels: jax.Array, weight: jax.Arr
       labels: train ids, int [B, H, W]; pixels of ids that are none add nothing, and count.
       weight: [B, H, W]; None is one everywhere.
     """
-    log_p = jax.nn.log_softmax(at_least_float32(logits))
-    chosen = labels[..., None] == jnp.arange(logits.shape[-1])
-    nll = -jnp.where(chosen, log_p, 0.0).sum(-1)
+    nll, _ = _of_pixels(logits, labels)
     return (nll if weight is None else weight.astype(nll.dtype) * nll).mean()
 
 

@@ -16,7 +16,7 @@ import ml_collections
 from uda_jax.errors import UserError
 from uda_jax.methods import masking, mixing
 from uda_jax.methods.colours import Colours, draw_colours, recoloured
-from uda_jax.methods.contract import Aux, Context, Method, Scalars, Stream
+from uda_jax.methods.contract import Aux, Context, Method, Scalars, Stream, student
 from uda_jax.methods.feature_distance import feature_distance
 from uda_jax.methods.health import predicted
 from uda_jax.methods.losses import cross_entropy, weighted_cross_entropy
@@ -224,16 +224,17 @@ def build(
             else teacher_stats,
         }
 
-    def student(state: Any) -> Any:
-        return {"params": state.params, "batch_stats": state.batch_stats}
+    def weights(params: Any, stats: Any, key: jax.Array | None = None) -> Any:
+        del key
+        return {"params": params, "batch_stats": stats}
 
     both: dict[str, Callable[[Any], Any]] = {"student": student, "teacher": lambda state: state.memory}
     evaluated = both.pop(c.scored)
     return Method(
         STREAMS,
         segmenter_loss,
-        init_memory=lambda params, stats, key: {"params": params, "batch_stats": stats},
-        init_constants=(lambda params, stats: {"params": params, "batch_stats": stats}) if c.lambda_distance else None,
+        init_memory=weights,
+        init_constants=weights if c.lambda_distance else None,
         update_memory=update_memory,
         evaluated=evaluated,
         others=both,

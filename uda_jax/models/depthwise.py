@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from uda_jax.models.convolution import Precision
-from uda_jax.models.layers import Dtype, Initializer, at_least_float32
+from uda_jax.models.layers import Dtype, Initializer, add_bias, at_least_float32
 
 
 def same_padding(size: int, kernel: int, stride: int = 1, dilation: int = 1) -> tuple[int, int]:
@@ -175,6 +175,5 @@ class DepthwiseConv(nn.Module):
         x = depthwise_convolution(x.astype(self.dtype), kernel[:, :, 0], self.stride, self.dilation, precision)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, shape[-1:], self.param_dtype)
-            # In float32, as its gradient is a sum over all pixels.
-            x = (at_least_float32(x) + at_least_float32(bias)).astype(self.dtype)
+            x = add_bias(x, bias)
         return x

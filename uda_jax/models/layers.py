@@ -32,6 +32,11 @@ def at_least_float32(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """x + bias in the dtype of x; added in float32, as the bias's gradient is a sum over all pixels."""
+    return (at_least_float32(x) + at_least_float32(bias)).astype(x.dtype)
+
+
 class Conv(nn.Module):
     """2-D convolution, [B, H, W, I] -> [B, H', W', O].
 
@@ -85,8 +90,7 @@ class Conv(nn.Module):
                 x = convolution(x, kernel, s, d, p)
         if self.use_bias:
             bias = self.param("bias", uniform_fan_in(fan_in), (self.features,), self.param_dtype)
-            # In float32, as its gradient is a sum over all pixels.
-            x = (at_least_float32(x) + at_least_float32(bias)).astype(self.dtype)
+            x = add_bias(x, bias)
         return x
 
 

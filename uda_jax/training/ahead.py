@@ -4,6 +4,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,11 +14,10 @@ from jax.sharding import Mesh
 
 from uda_jax import runs
 from uda_jax.errors import UserError
-from uda_jax.methods import build_method
 from uda_jax.models.networks import build_networks
 from uda_jax.training import hlo
 from uda_jax.training.sharding import abstract, filled, split_images
-from uda_jax.training.state import abstract_state
+from uda_jax.training.state import abstract_state, make_constants
 from uda_jax.training.step import jit_step
 
 HERE = "here"  # the topology of this machine's own devices
@@ -113,8 +113,8 @@ def compile_step(config: ml_collections.ConfigDict, mesh: Mesh) -> jax.stages.Co
         name: jax.ShapeDtypeStruct((x.shape[0], filled(x.shape[1], sharding), *x.shape[2:]), x.dtype, sharding=sharding)
         for name, x in runs.batch_of(config).items()
     }
-    make = build_method(config, networks).init_constants
-    constants = {} if make is None else abstract(jax.eval_shape(make, state.params, state.batch_stats), mesh)
+    make = partial(make_constants, config, networks)
+    constants = abstract(jax.eval_shape(make, state.params, state.batch_stats), mesh)
     return jit_step(config, networks, mesh).lower(state, batch, constants).compile()
 
 

@@ -21,14 +21,7 @@ from uda_jax import runs
 from uda_jax.config import check_config, check_x64, flatten
 from uda_jax.data import pipeline
 from uda_jax.errors import Stopped, UserError
-from uda_jax.evaluation.evaluate import (
-    build_evaluation_step,
-    check_classes,
-    evaluate,
-    score_others,
-    summary,
-    write_evaluation,
-)
+from uda_jax.evaluation.evaluate import build_evaluation_step, check_classes, evaluate, summary, write_evaluation
 from uda_jax.evaluation.unlabelled import label_free, of_source
 from uda_jax.files import alone
 from uda_jax.methods import build_method
@@ -37,7 +30,7 @@ from uda_jax.paths import is_remote, to_path, user_path
 from uda_jax.training import ahead, checkpoint, processes, profiling
 from uda_jax.training.sharding import check_batch_size, make_mesh, prefetch_to_mesh, replicated, split_images
 from uda_jax.training.signals import stop_signals, stoppable
-from uda_jax.training.state import TrainState, abstract_state, create_state, remember
+from uda_jax.training.state import TrainState, abstract_state, create_state, make_constants, remember
 from uda_jax.training.step import jit_step
 from uda_jax.training.writer import SCORE, Writer
 from uda_jax.weights.trees import load_pretrained
@@ -108,11 +101,15 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike, profile: s
             training_step = fitting(stoppable(jit_step(config, networks, mesh), stopped, ready), config)
             evaluation_step = stoppable(build_evaluation_step(config, networks, mesh), stopped)
             unlabelled = label_free(config, networks, mesh, stopped)
-            others = score_others(config, networks, mesh, stopped)
+            method = build_method(config, networks)
 
             def score(state: TrainState, limit: int = 0, samples: epath.Path | None = None) -> dict[str, Any]:
-                result = evaluate(state, config, evaluation_step, mesh, limit, samples, stopped)
-                return result | {"unlabelled": unlabelled(state), "others": others(state, limit)}
+                def of(weights: Any, samples: epath.Path | None = None) -> dict[str, Any]:
+                    return evaluate(weights, config, evaluation_step, mesh, limit, samples, stopped)
+
+                result = of(method.evaluated(state), samples) | {"unlabelled": unlabelled(state)}
+                others = {name: of(weights(state)) for name, weights in method.others.items()}
+                return result | {"others": {name: {k: x[k] for k in ("miou", "iou")} for name, x in others.items()}}
 
             with (
                 Writer(workdir, int(state.step), config.train.steps, config.method, found["classes"]) as writer,
@@ -300,11 +297,11 @@ def start_from(
 
     Weights are made or read for a new run, and for constants, which are made of them.
     """
-    make = build_method(config, networks).init_constants
-    if resuming and make is None:
+    if resuming and build_method(config, networks).init_constants is None:
         return abstract_state(config, networks, mesh), {}
     state = initial_state(config, networks, mesh)
-    constants = {} if make is None else jax.jit(make, out_shardings=replicated(mesh))(state.params, state.batch_stats)
+    make = jax.jit(partial(make_constants, config, networks), out_shardings=replicated(mesh))
+    constants = make(state.params, state.batch_stats)
     return abstract_state(config, networks, mesh) if resuming else state, constants
 
 

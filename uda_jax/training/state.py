@@ -58,6 +58,12 @@ def create_state(config: ml_collections.ConfigDict, networks: Networks) -> Train
     )
 
 
+def make_constants(config: ml_collections.ConfigDict, networks: Networks, params: Any, stats: Any) -> Any:
+    """The method's frozen networks, of the weights that training starts from; {} if it has none."""
+    make = build_method(config, networks).init_constants
+    return {} if make is None else make(params, stats)
+
+
 def abstract_state(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) -> TrainState:
     """The shapes, dtypes and placement of a state."""
     return abstract(jax.eval_shape(partial(create_state, config, networks)), mesh)

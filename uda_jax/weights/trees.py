@@ -25,7 +25,7 @@ Path_ = tuple[str, ...]
 TREES = ("params", "batch_stats", "discriminator_params")  # the fields of a TrainState that are weights
 HEAD_PARTS = ("head", "aux_head")
 PARTS = (*HEAD_PARTS, "discriminator")  # first components of the names that are not the backbone's
-TO_TORCH = {0: (), 1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}  # order of axes, of kernels of dense layers and convolutions
+TO_TORCH = {2: (1, 0), 4: (3, 2, 0, 1)}  # order of the axes of kernels, of dense layers and of convolutions
 KINDS = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 _KNOWN: tuple[Mapping[str, Backbone | Head], ...] = (BACKBONES, HEADS)
 PUBLISHED = {ours: name for known in _KNOWN for part in known.values() for ours, name in part.published.items()}
@@ -121,17 +121,21 @@ def head_of(shapes: Shapes, part: str = "head") -> dict[str, Any]:
 
 
 def to_torch(x: np.ndarray) -> np.ndarray:
-    """HWIO kernels to OIHW; the rest as it is."""
-    return x.transpose(TO_TORCH[x.ndim])
+    """HWIO kernels to OIHW and IO to OI; the rest as it is."""
+    return x.transpose(_axes(x.ndim))
 
 
 def from_torch(x: np.ndarray) -> np.ndarray:
-    """OIHW kernels to HWIO; the rest as it is."""
-    return x.transpose(np.argsort(TO_TORCH[x.ndim]))
+    """OIHW kernels to HWIO and OI to IO; the rest as it is."""
+    return x.transpose([_axes(x.ndim).index(i) for i in range(x.ndim)])
 
 
 def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(shape[i] for i in TO_TORCH[len(shape)])
+    return tuple(shape[i] for i in _axes(len(shape)))
+
+
+def _axes(ndim: int) -> tuple[int, ...]:
+    return TO_TORCH.get(ndim, tuple(range(ndim)))
 
 
 def part_of(name: str) -> str:
