@@ -39,7 +39,7 @@ from uda_jax.models.networks import build_networks
 from uda_jax.runs import batch_of
 from uda_jax.training.sharding import make_mesh, replicated, split_images, to_mesh
 from uda_jax.training.state import create_state, make_constants
-from uda_jax.training.step import jit_step
+from uda_jax.training.step import jit_step, steps_key
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/.", lock_config=True)
 METHOD_NAMES = flags.DEFINE_list("methods", [], "Methods to time with the config's networks; default: the config's.")
@@ -90,7 +90,8 @@ def prepare(config: ml_collections.ConfigDict) -> Run:
     started = time.perf_counter()
     make = jax.jit(partial(make_constants, config, networks), out_shardings=replicated(mesh))
     constants = make(state.params, state.batch_stats)
-    step = jit_step(config, networks, mesh).lower(state, batch, constants).compile()
+    key = jax.jit(partial(steps_key, config), out_shardings=replicated(mesh))()
+    step = jit_step(config, networks, mesh).lower(state, batch, constants, key).compile()
     compiled = time.perf_counter() - started
     memory = step.memory_analysis()
     temporary = f", temporaries {memory.temp_size_in_bytes / 2**30:.2f} GiB" if memory else ""
@@ -100,7 +101,7 @@ def prepare(config: ml_collections.ConfigDict) -> Run:
     def run() -> Time:
         nonlocal state
         started = time.perf_counter(), time.process_time()
-        state, metrics = step(state, batch, constants)
+        state, metrics = step(state, batch, constants, key)
         jax.block_until_ready((state, metrics))
         return Time(time.perf_counter() - started[0], time.process_time() - started[1])
 

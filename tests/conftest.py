@@ -79,8 +79,12 @@ def random_batch(config: ConfigDict, seed: int = 0) -> dict[str, jax.Array]:
     labels = rng.integers(0, config.model.num_classes, shape)
     labels[rng.random(shape) < 0.1] = 255
     source, target = (jnp.asarray(rng.integers(0, 256, (*shape, 3)), jnp.uint8) for _ in range(2))
-    return {
+    wanted = batch_of(config)
+    batch = {
         "source_image": source,
         "source_label": jnp.asarray(labels, jnp.int32),
-        "target_weak" if "target_weak" in batch_of(config) else "target_image": target,
+        "target_weak" if "target_weak" in wanted else "target_image": target,
     }
+    if "labelled_image" in wanted:
+        batch |= {"labelled_image": batch["source_image"][:, ::-1], "labelled_label": batch["source_label"][:, ::-1]}
+    return batch

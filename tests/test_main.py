@@ -1,5 +1,6 @@
 """The commands as a user types them."""
 
+import json
 import os
 import subprocess
 import sys
@@ -175,9 +176,12 @@ def test_compare_checks_every_run_before_the_first_one_trains(data_dir: Path, tm
 
 @pytest.mark.slow
 def test_compare_trains_three_and_reports(data_dir: Path, tmp_path: Path) -> None:
-    args = [*TINY, f"--config.data.dir={data_dir}", f"--workdir={tmp_path}"]
+    args = [*TINY, f"--config.data.dir={data_dir}", f"--workdir={tmp_path}", "--config.few_labels.split=train[:2]"]
     first = run("compare", *args)
     assert first.returncode == 0, first.stderr
+    configs = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("seed0/*/config.json")}
+    labels = {label: config["few_labels"]["split"] for label, config in configs.items()}
+    assert labels == {"source-only": "", "adaptsegnet": "train[:2]", "oracle": ""}  # the method's alone
     assert all(label in first.stdout for label in ("source-only", "adaptsegnet", "oracle", "mean"))
     page = (tmp_path / "report.html").read_text()
     assert "data:image/png;base64" in page

@@ -2,7 +2,7 @@
 oracle on the same data and schedule, one after the other, and writes the report; rerun it to resume.
 
 The oracle is source-only training on `config.data.oracle`, the labelled target: the only use of target labels
-besides evaluation.
+besides evaluation, but for those that `config.few_labels` gives the method alone.
 """
 
 import jax
@@ -12,6 +12,7 @@ from etils import epath
 from ml_collections import config_flags
 
 from uda_jax import cli, launch
+from uda_jax.config import default_config
 from uda_jax.launch import launched
 from uda_jax.paths import user_path
 
@@ -26,6 +27,8 @@ def contenders(config: ml_collections.ConfigDict) -> dict[str, ml_collections.Co
     """Label -> config of each run to compare, in the order of the report."""
     source_only, oracle = config.copy_and_resolve_references(), config.copy_and_resolve_references()
     source_only.method = oracle.method = "source_only"
+    for run in (source_only, oracle):
+        run.few_labels = default_config().few_labels
     oracle.data.source = oracle.data.oracle
     runs = {"source-only": source_only, config.method: config, "oracle": oracle}
     return {label: run for label, run in runs.items() if label != "source_only"}

@@ -10,7 +10,7 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from uda_jax.errors import UserError
-from uda_jax.methods import METHODS
+from uda_jax.methods import METHODS, few_labels
 from uda_jax.models import networks, segmenter
 from uda_jax.training import optimizers
 
@@ -36,6 +36,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "model.drop_path": (0, 0.999),
     "discriminator.width": (1, INFINITE),
     "discriminator.layers": (1, 16),
+    "few_labels.weight": (0, INFINITE),
     "optimizer.learning_rate": (0, INFINITE),
     "optimizer.head_multiplier": (0, INFINITE),
     "optimizer.momentum": (0, 1),
@@ -78,6 +79,13 @@ def default_config() -> ConfigDict:
     config.method = "adaptsegnet"
     for name, method in METHODS.items():
         config[name] = method.default_config()
+    config.few_labels = ConfigDict(
+        {
+            # Of data.oracle's set: labelled images that any method learns from too, such as "train[:10]"; "" for none.
+            "split": "",
+            "weight": 1.0,  # of their cross entropy
+        }
+    )
     config.model = _model()
     config.discriminator = ConfigDict({"width": 64, "layers": 5})
     config.optimizer = _optimizer()
@@ -203,7 +211,7 @@ def _data() -> ConfigDict:
             "dir": "data",
             "source": dict(stream),
             "target": {**stream, "dataset": "streets/camera", "size": (512, 1024)},
-            # the target with its labels: read by the oracle alone
+            # the target with its labels: read by the oracle, and for config.few_labels
             "oracle": {**stream, "dataset": "streets/camera", "size": (512, 1024)},
             "eval": evaluation,
         }
@@ -215,6 +223,24 @@ def get(config: Any, path: str) -> Any:
     for name in path.split("."):
         config = config[name]
     return config
+
+
+def stream_of(config: ConfigDict, name: str) -> ConfigDict:
+    """The settings of a stream that a method reads: those of `config.data`, and "labelled", of `config.few_labels`.
+
+    The few are drawn one as often as another: of ten images none may show enough of a rare class to be drawn for it.
+    """
+    if name != few_labels.STREAM:
+        return config.data[name]
+    stream, usual = config.data.oracle.copy_and_resolve_references(), _data().oracle
+    with stream.unlocked():
+        stream.update({"sampling": "uniform", "split": config.few_labels.split} | {key: usual[key] for key in RARE})
+    return stream
+
+
+def path_of(name: str) -> str:
+    """Where the config has the data set of a stream."""
+    return "config.data.oracle" if name == few_labels.STREAM else f"config.data.{name}"
 
 
 def fill(config: ConfigDict, stored: dict[str, Any], prefix: str = "") -> list[str]:
@@ -315,6 +341,8 @@ def idle(config: ConfigDict) -> dict[str, str]:
     if not model.two_levels:
         paths = [f"{config.method}.{key}" for key in method if key.endswith("_aux")]
         found |= dict.fromkeys(paths, "config.model.two_levels=False")
+    if not config.few_labels.split:
+        found["few_labels.weight"] = "config.few_labels.split=''"
     for name in TRAINED_ON:
         sampling = config.data[name].sampling
         unread = ("weights",) if sampling == "rare_class" else tuple(RARE)
@@ -405,6 +433,8 @@ def differences(stored: dict[str, Any], config: ConfigDict) -> str:
     """
     theirs, ours = flatten(default_config()) | flatten(stored), flatten(config)
     free = FREE_TO_CHANGE + tuple(f"{name}." for name in METHODS if name != config.method)
+    if config.few_labels.split:
+        free = tuple(name for name in free if name != "data.oracle.")
     if "gan" not in config[config.method]:  # every method that has discriminators says what they minimise
         free += ("discriminator.", "optimizer.discriminator_")
     unlike = {k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k)} - idle(config).keys()

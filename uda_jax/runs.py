@@ -21,7 +21,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from uda_jax.config import differences
+from uda_jax.config import differences, path_of, stream_of
 from uda_jax.data import pipeline
 from uda_jax.errors import UserError
 from uda_jax.files import AnyPath, fetched, to_json, write_whole
@@ -44,7 +44,7 @@ def batch_of(config: ml_collections.ConfigDict) -> dict[str, jax.ShapeDtypeStruc
     """Shapes of the batch of all processes that a step takes: see `methods.contract.Stream`."""
     batch: dict[str, jax.ShapeDtypeStruct] = {}
     for name, stream in streams_of(config).items():
-        data = config.data[name]
+        data = stream_of(config, name)
         shape = (config.train.batch_size, *(data.crop or data.size))
         batch |= {f"{name}_{view}": jax.ShapeDtypeStruct((*shape, 3), np.uint8) for view in stream.views}
         if stream.labels:
@@ -55,7 +55,7 @@ def batch_of(config: ml_collections.ConfigDict) -> dict[str, jax.ShapeDtypeStruc
 def describe(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """What a run depends on besides its config: {"classes": names, "ids": {name: id in the scored set's label files},
     "records": {stream: count}, "versions": {...}}."""
-    streams = {name: config.data[name] for name in streams_of(config)}
+    streams = {name: stream_of(config, name) for name in streams_of(config)}
     evaluated = pipeline.describe(config.data.dir, config.data.eval.dataset, config.data.eval.split)
     return {
         "classes": evaluated["classes"],
@@ -95,7 +95,7 @@ def check_owner(workdir: AnyPath, config: ml_collections.ConfigDict, found: dict
     for name, count in about.get("records", {}).items():
         if found["records"].get(name, count) != count:
             raise UserError(
-                f"{workdir} was trained on {count} images of {config.data[name].dataset} (config.data.{name}); now "
+                f"{workdir} was trained on {count} images of {stream_of(config, name).dataset} ({path_of(name)}); now "
                 f"{config.data.dir} has {found['records'][name]}: restore the data, or use another --workdir."
             )
     return about

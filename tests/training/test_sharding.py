@@ -20,7 +20,7 @@ from uda_jax.config import default_config
 from uda_jax.models.networks import build_networks
 from uda_jax.training.sharding import make_mesh, replicated, split_images, to_mesh
 from uda_jax.training.state import create_state, make_constants
-from uda_jax.training.step import jit_step
+from uda_jax.training.step import jit_step, steps_key
 
 config = shrink(default_config())
 config.model.update(dtype="float64", param_dtype="float64", init="he", two_levels=False)
@@ -38,7 +38,7 @@ for devices, space in ((jax.devices(), {space}), (jax.devices()[:1], 1)):
     for seed in range({steps}):
         batch = to_mesh(random_batch(config, seed), split_images(mesh))
         assert len(batch["source_image"].addressable_shards) == len(devices)
-        state, metrics = step(state, batch, constants)
+        state, metrics = step(state, batch, constants, steps_key(config))
     {check}
     trees = (state.params, state.batch_stats, state.discriminator_params, state.memory, metrics)
     results.append(jax.device_get(trees))
@@ -109,7 +109,7 @@ import jax, numpy as np
 from tests.conftest import random_batch, shrink
 from uda_jax.config import default_config
 from uda_jax.models.networks import build_networks
-from uda_jax.training.step import jit_step
+from uda_jax.training.step import jit_step, steps_key
 from uda_jax.training.sharding import make_mesh, replicated, split_images, to_mesh
 from uda_jax.training.state import create_state
 
@@ -125,7 +125,7 @@ for parts in (1, 4):
     for seed in range(2):
         batch = random_batch(config, seed)
         batch["source_label"] = np.where(batch["source_label"] == 255, 0, batch["source_label"])  # as many in each part
-        state, metrics = step(state, to_mesh(batch, split_images(mesh)), {})
+        state, metrics = step(state, to_mesh(batch, split_images(mesh)), {}, steps_key(config))
     results.append(jax.device_get((state.params, state.discriminator_params, metrics)))
 worst = jax.tree.map(lambda a, b: np.max(np.abs(a - b) / (1e-3 + np.abs(b))), *results)
 print("worst", max(jax.tree.leaves(worst)))

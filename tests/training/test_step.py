@@ -8,8 +8,10 @@ from ml_collections import ConfigDict
 
 from tests.conftest import random_batch
 from uda_jax.models.networks import build_networks
-from uda_jax.training.state import INITIAL, MEMORY, STEPS, TrainState, create_state, run_key
-from uda_jax.training.step import build_step
+from uda_jax.runs import batch_of
+from uda_jax.training.sharding import make_mesh
+from uda_jax.training.state import INITIAL, MEMORY, STEPS, TrainState, abstract_state, create_state, run_key
+from uda_jax.training.step import build_step, jit_step, steps_key
 
 
 def make(config: ConfigDict) -> tuple[TrainState, object]:
@@ -109,6 +111,17 @@ def test_randomness_follows_the_step(config: ConfigDict) -> None:
     a, _ = step(state, batch)
     b, _ = step(state, batch)
     assert not any(differs(a, b))
+
+
+def test_one_program_is_that_of_all_seeds(config: ConfigDict) -> None:
+    mesh, programs, keys = make_mesh(), [], []
+    for config.seed in (0, 1):
+        networks = build_networks(config)
+        state, keys = abstract_state(config, networks, mesh), [*keys, steps_key(config)]
+        lowered = jit_step(config, networks, mesh).lower(state, batch_of(config), {}, keys[-1])
+        programs.append(lowered.as_text())
+    assert programs[0] == programs[1]
+    assert not np.array_equal(*map(jax.random.key_data, keys))
 
 
 @pytest.mark.slow

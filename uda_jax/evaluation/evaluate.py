@@ -12,6 +12,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from PIL import Image
 
+from uda_jax.config import path_of, stream_of
 from uda_jax.data import labels, pipeline
 from uda_jax.errors import Stopped, UserError
 from uda_jax.evaluation.metrics import confusion_matrix, described
@@ -116,9 +117,9 @@ def check_classes(config: ml_collections.ConfigDict, streams: Iterable[str]) -> 
     n, first = config.model.num_classes, ""
     expected: list[str] = []
     for name in streams:
-        stream = config.data[name]
+        stream = stream_of(config, name)
         info = pipeline.describe(config.data.dir, stream.dataset, stream.split)
-        what, classes = f"{stream.dataset} (config.data.{name})", list(info["classes"])
+        what, classes = f"{stream.dataset} ({path_of(name)})", list(info["classes"])
         if name == "target":
             continue  # its labels are not read
         if not info["labelled"]:

@@ -18,7 +18,7 @@ from uda_jax.models.networks import build_networks
 from uda_jax.training import hlo
 from uda_jax.training.sharding import abstract, filled, split_images
 from uda_jax.training.state import abstract_state, make_constants
-from uda_jax.training.step import jit_step
+from uda_jax.training.step import jit_step, steps_key
 
 HERE = "here"  # the topology of this machine's own devices
 
@@ -115,7 +115,8 @@ def compile_step(config: ml_collections.ConfigDict, mesh: Mesh) -> jax.stages.Co
     }
     make = partial(make_constants, config, networks)
     constants = abstract(jax.eval_shape(make, state.params, state.batch_stats), mesh)
-    return jit_step(config, networks, mesh).lower(state, batch, constants).compile()
+    key = abstract(jax.eval_shape(partial(steps_key, config)), mesh)
+    return jit_step(config, networks, mesh).lower(state, batch, constants, key).compile()
 
 
 def forecast(compiled: jax.stages.Compiled) -> Forecast:

@@ -18,7 +18,7 @@ from jax.profiler import StepTraceAnnotation, TraceAnnotation
 from jax.sharding import Mesh
 
 from uda_jax import runs
-from uda_jax.config import check_config, check_x64, flatten
+from uda_jax.config import check_config, check_x64, flatten, stream_of
 from uda_jax.data import pipeline
 from uda_jax.errors import Stopped, UserError
 from uda_jax.evaluation.evaluate import build_evaluation_step, check_classes, evaluate, summary, write_evaluation
@@ -31,7 +31,7 @@ from uda_jax.training import ahead, checkpoint, processes, profiling
 from uda_jax.training.sharding import check_batch_size, make_mesh, prefetch_to_mesh, replicated, split_images
 from uda_jax.training.signals import stop_signals, stoppable
 from uda_jax.training.state import TrainState, abstract_state, create_state, make_constants, remember
-from uda_jax.training.step import jit_step
+from uda_jax.training.step import jit_step, steps_key
 from uda_jax.training.writer import SCORE, Writer
 from uda_jax.weights.trees import load_pretrained
 
@@ -99,6 +99,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike, profile: s
                 writer.say(ahead.memory_line(ahead.memory_of(compiled), mesh.devices.flat[0]))
 
             training_step = fitting(stoppable(jit_step(config, networks, mesh), stopped, ready), config)
+            key = jax.jit(partial(steps_key, config), out_shardings=replicated(mesh))()
             evaluation_step = stoppable(build_evaluation_step(config, networks, mesh), stopped)
             unlabelled = label_free(config, networks, mesh, stopped)
             method = build_method(config, networks)
@@ -116,7 +117,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike, profile: s
                 profiling.profiler(workdir / "profile", profiled, writer.say) as at_step,
             ):
                 tools = Tools(
-                    lambda state, batch: training_step(state, batch, constants),
+                    lambda state, batch: training_step(state, batch, constants, key),
                     score,
                     save,
                     lambda step: stopped() or manager.reached_preemption(step),
@@ -310,7 +311,7 @@ def training_batches(config: ml_collections.ConfigDict, start: int) -> Iterator[
     streams = {
         name: pipeline.train_stream(
             config.data.dir,
-            config.data[name],
+            stream_of(config, name),
             batch_size=config.train.batch_size,
             seed=config.seed,
             domain=name,
@@ -348,5 +349,5 @@ def check_run(config: ml_collections.ConfigDict, mesh: Mesh) -> dict[str, Any]:
     if config.eval.source_split:
         check_classes(of_source(config), ["eval"])
     for name, stream in streams.items():
-        pipeline.check_sampling(config.data.dir, config.data[name], stream.labels, name)
+        pipeline.check_sampling(config.data.dir, stream_of(config, name), stream.labels, name)
     return runs.describe(config)

@@ -40,38 +40,53 @@ class Gradients(NamedTuple):
 
 
 def build_step(config: ml_collections.ConfigDict, networks: Networks) -> Callable[..., tuple[TrainState, Scalars]]:
-    """The pure function (state, batch, constants = {}) -> (state, metrics).
+    """The pure function (state, batch, constants = {}, key = None) -> (state, metrics).
 
     The batch holds what the method's streams say (see `methods.contract.Stream`), `constants` what its `init_constants`
-    made. Metrics are scalars.
+    made; `key` is the run's, by default that of the config's seed, which is then part of the program. Metrics are
+    scalars.
     """
     method = build_method(config, networks)
     gradients, update = accumulated(_gradients(config, method), config.train.accumulate), build_update(config)
 
-    def step(state: TrainState, batch: Batch, constants: Any = {}) -> tuple[TrainState, Scalars]:  # noqa: B006
-        grads, metrics = gradients(state, batch, constants)
+    def step(
+        state: TrainState,
+        batch: Batch,
+        constants: Any = {},  # noqa: B006
+        key: jax.Array | None = None,
+    ) -> tuple[TrainState, Scalars]:
+        key = steps_key(config) if key is None else key
+        grads, metrics = gradients(state, batch, constants, key)
         new = update(state, grads)
-        context = context_of(config, state, batch, constants)
+        context = context_of(key, state, batch, constants)
         return new.replace(memory=method.update_memory(context, grads.carry, new.params, new.batch_stats)), metrics
 
     return step
 
 
 def jit_step(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) -> Any:
-    """`build_step` for the mesh, (state, batch, constants) -> (state, metrics): the state donated, the batch split."""
+    """`build_step` for the mesh, (state, batch, constants, key) -> (state, metrics).
+
+    The state is donated, the batch split. The key is `steps_key`, an argument so that one program is that of all seeds.
+    """
     step, rows = build_step(config, networks), {k: x.shape[1] for k, x in runs.batch_of(config).items()}
 
-    def on_mesh(state: TrainState, batch: dict[str, jax.Array], constants: Any) -> tuple[TrainState, Any]:
+    def on_mesh(state: TrainState, batch: Batch, constants: Any, key: jax.Array) -> tuple[TrainState, Scalars]:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # `models.layers` asks how rows are split
-            return step(state, unfilled(batch, rows), constants)
+            return step(state, unfilled(batch, rows), constants, key)
 
     return jax.jit(
         on_mesh,
         compiler_options=compiler_options(config.mesh.tpu_options) if mesh.devices.flat[0].platform == "tpu" else None,
         donate_argnums=0,
-        in_shardings=(replicated(mesh), split_images(mesh), replicated(mesh)),
+        in_shardings=(replicated(mesh), split_images(mesh), replicated(mesh), replicated(mesh)),
         out_shardings=replicated(mesh),
     )
+
+
+def steps_key(config: ml_collections.ConfigDict) -> jax.Array:
+    """What the randomness of a run's steps comes from; each folds in its number."""
+    return run_key(config.seed, STEPS)
 
 
 def compiler_options(given: tuple[str, ...]) -> dict[str, bool | str]:
@@ -92,11 +107,11 @@ def accumulated(gradients: Callable[..., tuple[Gradients, Scalars]], parts: int)
     def split(x: jax.Array) -> jax.Array:  # every parts-th image: of a batch over devices, each has some of each part
         return jnp.moveaxis(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 1, 0)
 
-    def of_batch(state: TrainState, batch: Batch, constants: Any = {}) -> tuple[Gradients, Scalars]:  # noqa: B006
+    def of_batch(state: TrainState, batch: Batch, constants: Any, key: jax.Array) -> tuple[Gradients, Scalars]:
         def one(before: tuple[Gradients, Scalars], part: tuple[jax.Array, Batch]) -> tuple[Any, None]:
             sums, metrics = before
             number, images = part
-            grads, more = gradients(state.replace(batch_stats=sums.batch_stats), images, constants, number)
+            grads, more = gradients(state.replace(batch_stats=sums.batch_stats), images, constants, key, number)
             segmenter, discriminator, metrics = jax.tree.map(
                 lambda total, x: total + x / parts,
                 (sums.segmenter, sums.discriminator, metrics),
@@ -106,7 +121,7 @@ def accumulated(gradients: Callable[..., tuple[Gradients, Scalars]], parts: int)
 
         split_up = jnp.arange(parts), jax.tree.map(split, batch)
         first = jax.tree.map(lambda x: x[0], split_up)
-        shapes = jax.eval_shape(lambda s, b, c, n: gradients(s, b, c, n), state, first[1], constants, first[0])
+        shapes = jax.eval_shape(gradients, state, first[1], constants, key, first[0])
         zeros, metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         (grads, metrics), _ = jax.lax.scan(one, (zeros._replace(batch_stats=state.batch_stats), metrics), split_up)
         norms = {"grad_norm": grads.segmenter, "grad_norm_d": grads.discriminator}
@@ -116,9 +131,9 @@ def accumulated(gradients: Callable[..., tuple[Gradients, Scalars]], parts: int)
 
 
 def context_of(
-    config: ml_collections.ConfigDict, state: TrainState, batch: Batch, constants: Any, part: jax.Array | None = None
+    key: jax.Array, state: TrainState, batch: Batch, constants: Any, part: jax.Array | None = None
 ) -> Context:
-    key = jax.random.fold_in(run_key(config.seed, STEPS), state.step)
+    key = jax.random.fold_in(key, state.step)
     return Context(
         state.step,
         key if part is None else jax.random.fold_in(key, part),
@@ -131,9 +146,10 @@ def context_of(
 
 
 def build_gradients(config: ml_collections.ConfigDict, networks: Networks) -> Callable[..., tuple[Gradients, Scalars]]:
-    """The first half of a step: (state, batch, constants = {}, part = None) -> (gradients of both players, metrics).
+    """The first half of a step: (state, batch, constants = {}, key = None, part = None) -> (gradients, metrics).
 
-    A part of a batch has its number, and so randomness of its own.
+    The gradients are both players'; the key is as of `build_step`. A part of a batch has its number, and so randomness
+    of its own.
     """
     return _gradients(config, build_method(config, networks))
 
@@ -143,9 +159,10 @@ def _gradients(config: ml_collections.ConfigDict, method: Method) -> Callable[..
         state: TrainState,
         batch: Batch,
         constants: Any = {},  # noqa: B006
+        key: jax.Array | None = None,
         part: jax.Array | None = None,
     ) -> tuple[Gradients, Scalars]:
-        context = context_of(config, state, batch, constants, part)
+        context = context_of(steps_key(config) if key is None else key, state, batch, constants, part)
         (loss, aux), grads = jax.value_and_grad(method.segmenter_loss, has_aux=True)(state.params, context)
         metrics = {
             "loss": loss,
