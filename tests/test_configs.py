@@ -66,6 +66,18 @@ def test_visda17_is_the_published_recipe_on_other_photographs() -> None:
         assert config == recipe
 
 
+def test_a_hundred_labels_from_all_over_cityscapes() -> None:
+    split = importlib.import_module("configs.gta5_to_cityscapes_daformer_100_labels").get_config().few_labels.split
+    slices = [tuple(map(int, part.removeprefix("train[").rstrip("]").split(":"))) for part in split.split("+")]
+    chosen = {i for first, last in slices for i in range(first, last)}
+    assert len(chosen) == 100 and min(chosen) == 0 and 2800 < max(chosen) < 2975
+
+
+def test_two_games_are_drawn_from_alike() -> None:
+    config = importlib.import_module("configs.gta5_and_synthia_to_cityscapes_dacs").get_config()
+    assert (config.data.source.dataset, config.data.source.weights) == ("gta5+synthia", (1.0, 1.0))
+
+
 def test_the_published_recipe() -> None:
     """The constants that make the number, spelled out once more and independently."""
     config = importlib.import_module("configs.gta5_to_cityscapes_adaptsegnet").get_config()
