@@ -144,6 +144,25 @@ def test_a_step_of_each(config: ConfigDict, method: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_in_bfloat16(config: ConfigDict, method: str) -> None:
+    config.method = method
+    config[method].threshold = 0.0  # all pixels are sure, so that no rounding decides about their weight
+    exact, in_float32 = steps(config)
+    config.model.dtype = "bfloat16"
+    state, metrics = steps(config)
+    assert {x.dtype for x in jax.tree.leaves((state.params, state.memory))} == {jnp.dtype("float32")}
+    for name in metrics.keys() & {"loss", "loss_seg_main", "loss_mixed", "loss_masked", "grad_norm"}:
+        np.testing.assert_allclose(metrics[name], in_float32[name], rtol=0.05, err_msg=name)
+    moved = [
+        np.linalg.norm(np.ravel(a - b))
+        for a, b in zip(*map(jax.tree.leaves, (state.params, exact.params)), strict=True)
+    ]
+    size = [np.linalg.norm(np.ravel(x)) for x in jax.tree.leaves(exact.params)]
+    assert np.linalg.norm(moved) < 0.01 * np.linalg.norm(size)
+
+
+@pytest.mark.slow
 def test_before_its_start_it_is_source_only(config: ConfigDict) -> None:
     config.dacs.update(start_step=2, source_mean="valid")
     state, metrics = steps(config)
