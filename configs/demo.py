@@ -1,11 +1,11 @@
-"""AdaptSegNet on the embedded pair, streets/rendered -> streets/camera, small enough for a laptop.
+"""AdaptSegNet on the embedded pair, streets/rendered -> streets/camera, small enough for a laptop, from random weights.
 
-Command:   make demo
-           (python -m data_prep.build --dataset=streets --out=data
-            python -m uda_jax.compare --config=configs/demo.py --workdir=runs/demo)
+Command:   python -m data_prep.build --dataset=streets --out=data
+           python -m uda_jax.compare --config=configs/demo.py --workdir=runs/small
 Hardware:  2 CPU cores.
-Time:      6 min 46 s on 2 cores that other programs used too, with drawing the data and compiling (measured here).
-Expect:    mIoU over 3 seeds (measured here): source-only 15.5 +- 0.6, AdaptSegNet 19.0 +- 0.2, oracle 26.2 +- 0.1.
+Time:      5 min 19 s with drawing the data and compiling (measured here).
+Expect:    mIoU over 3 seeds (measured here): source-only 14.7 +- 0.8, AdaptSegNet 18.3 +- 0.4, oracle 26.6 +- 0.3:
+           30 +- 4 % of the gap. Nine of the nineteen classes stay under 2 % in every run.
 
 A narrow ResNet-18 from random weights on pictures of 128x64, so that 2500 steps fit in the time; scored at 256x128, the
 size that they are stored at. One level; the least-squares game, with which the published code reached its best number.
