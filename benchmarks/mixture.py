@@ -18,13 +18,13 @@ import numpy as np
 from PIL import Image
 
 from uda_jax import cli
-from uda_jax.data import labels, pipeline
+from uda_jax.data import labels
 from uda_jax.errors import UserError
 from uda_jax.export import class_names, find_step, read_config, restore_weights
 from uda_jax.methods import Context, mixing, selftraining
 from uda_jax.methods.colours import recoloured
 from uda_jax.models.networks import build_networks
-from uda_jax.runs import streams_of
+from uda_jax.training.loop import training_batches
 from uda_jax.training.step import steps_key
 
 GAP = 4  # pixels between pictures
@@ -51,30 +51,12 @@ def draw(workdir: Path, out: Path) -> None:
         raise UserError(f"{workdir} was trained with {config.method!r}, which mixes nothing: name a run of 'dacs'")
     step = find_step(workdir)
     memory = restore_weights(workdir, config, step).memory
-    batch = {key: jnp.asarray(value) for key, value in next_batch(config, step).items()}
+    batch = {key: jnp.asarray(value) for key, value in next(training_batches(config, step)).items()}
     palette = labels.palette(class_names(workdir, step, config.model.num_classes))
     columns = [colour_of(column, palette) for column in mixtures(config, memory, batch, step)]
     rows = [np.concatenate([framed(column[i]) for column in columns], 1) for i in range(config.train.batch_size)]
     Image.fromarray(np.concatenate(rows)[:-GAP, :-GAP]).save(out)
     print(out)
-
-
-def next_batch(config: ml_collections.ConfigDict, step: int) -> dict[str, np.ndarray]:
-    """What the run would read after `step` steps."""
-    batch = {}
-    for name, stream in streams_of(config).items():
-        batches = pipeline.train_stream(
-            config.data.dir,
-            config.data[name],
-            batch_size=config.train.batch_size,
-            seed=config.seed,
-            domain=name,
-            start=step,
-            labels=stream.labels,
-            views=stream.views,
-        )
-        batch |= {f"{name}_{key}": value for key, value in next(batches).items()}
-    return batch
 
 
 def mixtures(config: ml_collections.ConfigDict, memory: dict, batch: dict, step: int) -> list[np.ndarray]:
