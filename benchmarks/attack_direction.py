@@ -7,8 +7,6 @@ every run and domain the cosine between it and the mean perturbation, and how mu
 not read.
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from uda_jax import cli
+from benchmarks.workdirs import report_on
 from uda_jax.data import pipeline
 from uda_jax.errors import UserError
 from uda_jax.export import find_step, read_config, restore_weights
@@ -27,14 +25,7 @@ BATCHES, BATCH_SIZE = 12, 8
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.attack_direction",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("workdir", nargs="+", type=Path)
-    workdirs = parser.parse_args().workdir
-    sys.exit(cli.answered(lambda: report(workdirs)))
+    report_on("benchmarks.attack_direction", __doc__, report)
 
 
 def report(workdirs: Sequence[Path]) -> None:

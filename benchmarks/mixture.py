@@ -21,8 +21,7 @@ from uda_jax import cli
 from uda_jax.data import labels
 from uda_jax.errors import UserError
 from uda_jax.export import class_names, find_step, read_config, restore_weights
-from uda_jax.methods import Context, mixing, selftraining
-from uda_jax.methods.colours import recoloured
+from uda_jax.methods import Context, selftraining
 from uda_jax.models.networks import build_networks
 from uda_jax.training.loop import training_batches
 from uda_jax.training.step import steps_key
@@ -47,7 +46,7 @@ def draw(workdir: Path, out: Path) -> None:
       UserError: no training run there, or none that mixes.
     """
     config = read_config(workdir)
-    if config.method not in ("dacs", "daformer", "mic"):
+    if "classes_of" not in config[config.method]:
         raise UserError(f"{workdir} was trained with {config.method!r}, which mixes nothing: name a run of 'dacs'")
     step = find_step(workdir)
     memory = restore_weights(workdir, config, step).memory
@@ -65,18 +64,17 @@ def mixtures(config: ml_collections.ConfigDict, memory: dict, batch: dict, step:
     source, label, target = batch["source_image"], batch["source_label"], batch["target_weak"]
     logits = build_networks(config).predict(memory["params"], memory["batch_stats"], target).main
     says, weight, _ = selftraining.pseudo_labels(logits, settings)
-    sure = jax.nn.softmax(logits.astype(jnp.float32)).max(-1) >= settings.threshold
+    _, confidence = selftraining.labelled(logits)
     key = jax.random.fold_in(steps_key(config), step)
     draws = selftraining.draw(Context(jnp.asarray(step), key, batch, {}, {}, memory, {}), settings, classes)
-    where = mixing.pasted_pixels(label, draws.pasted)
-    mixed = mixing.paste(where, source.astype(jnp.float32), target.astype(jnp.float32)) / 255
+    mixed = selftraining.mixture(source.astype(jnp.float32), label, target.astype(jnp.float32), says, weight, draws)
     columns = [
         source,
         target,
-        jnp.where(sure, says, labels.IGNORE),
-        jnp.round(255 * recoloured(mixed, draws.mixed)).astype(jnp.uint8),
-        mixing.paste(where, label, says),
-        mixing.paste(where, jnp.ones_like(weight), weight),
+        jnp.where(confidence >= settings.threshold, says, labels.IGNORE),
+        jnp.round(mixed.images).astype(jnp.uint8),
+        mixed.labels,
+        mixed.weights,
     ]
     return [np.asarray(column) for column in columns]
 

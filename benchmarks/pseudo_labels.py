@@ -13,8 +13,7 @@ checkpoints a run keeps. Over the images of `config.data.eval` it prints Markdow
 and of all pixels how many are sure, how many of those and of the others are right, and the expected calibration error.
 """
 
-import argparse
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,13 +22,14 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from uda_jax import cli
+from benchmarks.workdirs import report_on
 from uda_jax.data import pipeline
 from uda_jax.data.labels import IGNORE
 from uda_jax.errors import UserError
 from uda_jax.evaluation.calibration import expected_error, histogram
 from uda_jax.evaluation.metrics import confusion_matrix
 from uda_jax.export import class_names, read_config, restore_weights
+from uda_jax.methods.selftraining import labelled
 from uda_jax.models.networks import build_networks
 from uda_jax.training import checkpoint
 
@@ -48,14 +48,7 @@ class Said(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.pseudo_labels",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("workdir", nargs="+", type=Path)
-    workdirs = parser.parse_args().workdir
-    sys.exit(cli.answered(lambda: report(workdirs)))
+    report_on("benchmarks.pseudo_labels", __doc__, report)
 
 
 def report(workdirs: list[Path]) -> None:
@@ -69,31 +62,34 @@ def report(workdirs: list[Path]) -> None:
         threshold = config[config.method].get("threshold")
         if threshold is None:
             raise UserError(f"{workdir} was trained with {config.method!r}, without a teacher: name a run of 'dacs'")
+        count = build_count(config, threshold)
         for step in checkpoint.steps(workdir):
             names = class_names(workdir, step, config.model.num_classes)
             teacher = restore_weights(workdir, config, step).memory
-            print(f"\n{workdir}, step {step}\n\n{table(said(config, teacher, threshold), names)}", flush=True)
+            print(f"\n{workdir}, step {step}\n\n{table(said(config, teacher, count), names)}", flush=True)
 
 
-def said(config: ml_collections.ConfigDict, teacher: Any, threshold: float) -> Said:
-    """Counts over `config.data.eval`, at the size of the images that the network sees."""
+def build_count(config: ml_collections.ConfigDict, threshold: float) -> Callable[..., Any]:
+    """Jitted (weights, images, labels) -> (confusion, that of the sure pixels, confidence, classes), of a batch."""
     networks, classes = build_networks(config), config.model.num_classes
-    stream = config.data.eval
-    stream.label_size = ()
 
-    @jax.jit
-    def of(image: jax.Array, label: jax.Array) -> tuple[jax.Array, ...]:
-        logits = networks.predict(teacher["params"], teacher["batch_stats"], image).main
-        probability = jax.nn.softmax(logits.astype(jnp.float32))
-        confidence, chosen = probability.max(-1), probability.argmax(-1)
+    def count(weights: Any, image: jax.Array, label: jax.Array) -> tuple[jax.Array, ...]:
+        chosen, confidence = labelled(networks.predict(weights["params"], weights["batch_stats"], image).main)
         sure = jnp.where(confidence >= threshold, label, IGNORE)
         return *(confusion_matrix(truth, chosen, classes) for truth in (label, sure)), confidence, chosen
 
+    return jax.jit(count)
+
+
+def said(config: ml_collections.ConfigDict, teacher: Any, count: Callable[..., Any]) -> Said:
+    """Counts over `config.data.eval`, at the size of the images that the network sees; `count` from `build_count`."""
+    stream = config.data.eval
+    stream.label_size = ()
     total: list[Any] = [0, 0, 0]
     for batch in pipeline.eval_batches(config.data.dir, stream, batch_size=1):
         label = np.where(batch["mask"][:, None, None], batch["label"], IGNORE)
-        every, sure, confidence, chosen = map(np.asarray, of(batch["image"], label))
-        counted = label < classes
+        every, sure, confidence, chosen = map(np.asarray, count(teacher, batch["image"], label))
+        counted = label < config.model.num_classes
         found = (every, sure, histogram(confidence[counted], chosen[counted] == label[counted]))
         total = [a + b for a, b in zip(total, found, strict=True)]
     return Said(*total)

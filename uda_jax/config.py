@@ -232,9 +232,8 @@ def stream_of(config: ConfigDict, name: str) -> ConfigDict:
     """
     if name != few_labels.STREAM:
         return config.data[name]
-    stream, usual = config.data.oracle.copy_and_resolve_references(), _data().oracle
-    with stream.unlocked():
-        stream.update({"sampling": "uniform", "split": config.few_labels.split} | {key: usual[key] for key in RARE})
+    stream = config.data.oracle.copy_and_resolve_references()
+    stream.update(sampling="uniform", split=config.few_labels.split)
     return stream
 
 

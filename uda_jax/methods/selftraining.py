@@ -113,21 +113,50 @@ def draw(context: Context, settings: ml_collections.ConfigDict, classes: int) ->
     )
 
 
+def labelled(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What a network says and how sure it is: (train ids int32, largest probability), each [B, H, W]."""
+    probability = jax.nn.softmax(at_least_float32(jax.lax.stop_gradient(logits)))
+    return probability.argmax(-1).astype(jnp.int32), probability.max(-1)
+
+
 def pseudo_labels(logits: jax.Array, settings: ml_collections.ConfigDict) -> tuple[jax.Array, jax.Array, jax.Array]:
     """What the teacher says: (train ids int32 [B, H, W], their pixels' weights [B, H, W], share of sure pixels []).
 
     As published the weight is that share, one number a batch; with `weight_of` an image's own, or one or zero a pixel.
     Rows to be ignored count in the share, and weigh nothing.
     """
-    probability = jax.nn.softmax(at_least_float32(jax.lax.stop_gradient(logits)))
-    sure = (probability.max(-1) >= settings.threshold).astype(probability.dtype)
+    classes, confidence = labelled(logits)
+    sure = (confidence >= settings.threshold).astype(confidence.dtype)
     over = {"batch": (0, 1, 2), "image": (1, 2), "pixel": ()}[settings.weight_of]
     height = logits.shape[1]
     rows = jnp.arange(height)[:, None]
     top, bottom = round(height * settings.ignore_top), round(height * settings.ignore_bottom)
     counts = (rows >= top) & (rows < height - bottom)
     weight = jnp.where(counts, jnp.broadcast_to(sure.mean(over, keepdims=True), sure.shape), 0)
-    return probability.argmax(-1).astype(jnp.int32), weight, sure.mean()
+    return classes, weight, sure.mean()
+
+
+class Mixture(NamedTuple):
+    """What the student learns from: images [B, H, W, 3] in 0..255, train ids and weights [B, H, W]."""
+
+    images: jax.Array
+    labels: jax.Array
+    weights: jax.Array
+
+
+def mixture(
+    source: jax.Array, label: jax.Array, target: jax.Array, pseudo: jax.Array, weight: jax.Array, draws: Draws
+) -> Mixture:
+    """The source's chosen classes on the target, recoloured; `pseudo` and `weight` as of `pseudo_labels`.
+
+    Images are float, in the dtype that they are to be recoloured in.
+    """
+    pasted = mixing.pasted_pixels(label, draws.pasted)
+    return Mixture(
+        _strong(mixing.paste(pasted, source, target), draws.mixed),
+        mixing.paste(pasted, label, pseudo),
+        mixing.paste(pasted, jnp.ones_like(weight), weight),
+    )
 
 
 def build(
@@ -198,12 +227,9 @@ def build(
             says = networks.predict(teacher, teacher_stats, target)
         pseudo, weight, sure = pseudo_labels(says.main, c)
         draws = draw(context, c, config.model.num_classes)
-        pasted = mixing.pasted_pixels(label, draws.pasted)
-        image = mixing.paste(pasted, full(context.batch["source_image"]), full(target))
-        mixed, stats = forward(params, stats, _strong(image, draws.mixed), context, 1)
-        loss = weighted_cross_entropy(
-            mixed.main, mixing.paste(pasted, label, pseudo), mixing.paste(pasted, jnp.ones_like(weight), weight)
-        )
+        mixed = mixture(full(context.batch["source_image"]), label, full(target), pseudo, weight, draws)
+        outputs, stats = forward(params, stats, mixed.images, context, 1)
+        loss = weighted_cross_entropy(outputs.main, mixed.labels, mixed.weights)
         metrics = {"loss_mixed": loss, "sure_target": sure, **predicted(says.main, "target")}
         loss = c.lambda_mixed * loss
         if c.lambda_masked:

@@ -55,10 +55,9 @@ def build_step(config: ml_collections.ConfigDict, networks: Networks) -> Callabl
         constants: Any = {},  # noqa: B006
         key: jax.Array | None = None,
     ) -> tuple[TrainState, Scalars]:
-        key = steps_key(config) if key is None else key
         grads, metrics = gradients(state, batch, constants, key)
         new = update(state, grads)
-        context = context_of(key, state, batch, constants)
+        context = context_of(config, key, state, batch, constants)
         return new.replace(memory=method.update_memory(context, grads.carry, new.params, new.batch_stats)), metrics
 
     return step
@@ -107,7 +106,7 @@ def accumulated(gradients: Callable[..., tuple[Gradients, Scalars]], parts: int)
     def split(x: jax.Array) -> jax.Array:  # every parts-th image: of a batch over devices, each has some of each part
         return jnp.moveaxis(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 1, 0)
 
-    def of_batch(state: TrainState, batch: Batch, constants: Any, key: jax.Array) -> tuple[Gradients, Scalars]:
+    def of_batch(state: TrainState, batch: Batch, constants: Any, key: jax.Array | None) -> tuple[Gradients, Scalars]:
         def one(before: tuple[Gradients, Scalars], part: tuple[jax.Array, Batch]) -> tuple[Any, None]:
             sums, metrics = before
             number, images = part
@@ -131,9 +130,14 @@ def accumulated(gradients: Callable[..., tuple[Gradients, Scalars]], parts: int)
 
 
 def context_of(
-    key: jax.Array, state: TrainState, batch: Batch, constants: Any, part: jax.Array | None = None
+    config: ml_collections.ConfigDict,
+    key: jax.Array | None,
+    state: TrainState,
+    batch: Batch,
+    constants: Any,
+    part: jax.Array | None = None,
 ) -> Context:
-    key = jax.random.fold_in(key, state.step)
+    key = jax.random.fold_in(steps_key(config) if key is None else key, state.step)
     return Context(
         state.step,
         key if part is None else jax.random.fold_in(key, part),
@@ -162,7 +166,7 @@ def _gradients(config: ml_collections.ConfigDict, method: Method) -> Callable[..
         key: jax.Array | None = None,
         part: jax.Array | None = None,
     ) -> tuple[Gradients, Scalars]:
-        context = context_of(steps_key(config) if key is None else key, state, batch, constants, part)
+        context = context_of(config, key, state, batch, constants, part)
         (loss, aux), grads = jax.value_and_grad(method.segmenter_loss, has_aux=True)(state.params, context)
         metrics = {
             "loss": loss,
