@@ -17,7 +17,8 @@ def trained(config: ConfigDict, workdir: Path, norm: str, **options: object) -> 
     """(mean cross entropy on the source over the last 15 steps, all parameters) of a short run of AdaptSegNet."""
     config = config.copy_and_resolve_references()
     config.model.update(affine="train", init="he", two_levels=False, norm=norm, width=8, stem_width=8)
-    config.optimizer.update(learning_rate=0.002, head_multiplier=1.0, discriminator_learning_rate=1e-3)
+    rate = 0.002 if norm == "batch" else 0.0002  # unnormalised, ten times that is chaotic
+    config.optimizer.update(learning_rate=rate, head_multiplier=1.0, discriminator_learning_rate=1e-3)
     config.adaptsegnet.update(gan="least_squares", lambda_adv_main=0.05)
     config.train.update(steps=STEPS, batch_size=4, checkpoint_every=STEPS)
     for name, value in options.items():
@@ -31,19 +32,25 @@ def trained(config: ConfigDict, workdir: Path, norm: str, **options: object) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("norm", "options", "of_loss", "of_parameters"),
+    ("norm", "cases"),
     [
-        ("batch", {"remat": True}, 1e-3, 1e-3),
-        ("frozen", {"accumulate": 2}, 0.005, 0.01),  # its losses are means over each part's own labelled pixels
-        ("batch", {"dtype": "bfloat16"}, 0.005, 0.02),
-        ("frozen", {"dtype": "bfloat16"}, 0.1, 0.05),  # without batch statistics roundings add up from layer to layer
+        ("batch", [({"remat": True}, 1e-3, 1e-3), ({"dtype": "bfloat16"}, 0.005, 0.02)]),
+        (
+            "frozen",
+            [
+                ({"accumulate": 2}, 0.005, 0.01),  # its losses are means over each part's own labelled pixels
+                ({"dtype": "bfloat16"}, 0.02, 0.01),
+            ],
+        ),
     ],
+    ids=["batch", "frozen"],
 )
-def test_it_trains_to_the_same_place(
-    config: ConfigDict, tmp_path: Path, norm: str, options: dict, of_loss: float, of_parameters: float
+def test_they_train_to_the_same_place(
+    config: ConfigDict, tmp_path: Path, norm: str, cases: list[tuple[dict, float, float]]
 ) -> None:
-    """Relative errors after 60 steps."""
+    """Relative errors of the loss and of the parameters after 60 steps."""
     plain, at = trained(config, tmp_path / "plain", norm)
-    loss, there = trained(config, tmp_path / "with", norm, **options)
-    assert abs(loss / plain - 1) < of_loss
-    assert np.linalg.norm(there - at) / np.linalg.norm(at) < of_parameters
+    for options, of_loss, of_parameters in cases:
+        loss, there = trained(config, tmp_path / next(iter(options)), norm, **options)
+        assert abs(loss / plain - 1) < of_loss, options
+        assert np.linalg.norm(there - at) / np.linalg.norm(at) < of_parameters, options
