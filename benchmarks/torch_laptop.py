@@ -1,4 +1,4 @@
-"""The training step of configs/laptop.py in PyTorch, as a process that takes one on command, to race ours with.
+"""The training step of configs/laptop.py in PyTorch, to race ours with (see torch_process.py).
 
     python benchmarks/torch_laptop.py --size=320x240 --batch=2 --steps=10
     python -m benchmarks.step --config=configs/laptop.py --against=PYTHON
@@ -7,21 +7,15 @@ EfficientNet-Lite0 at output stride 16 under DAFormer's head of 64 channels: for
 random pictures every time. Batch norm uses its running statistics in the backbone and the batch's in the head; its
 scale and shift are trained in both. Written as people write PyTorch: eager, in float32, with the fused optimizer and
 the default memory format, which was faster than channels_last (0.49 s to 0.55 s a step on two cores, PyTorch 2.13).
-
-Says in a line of JSON what it is; the number of parameters tells whether ours is the same network. Then it answers
-every line of standard input with a step's seconds, cpu_seconds (of all threads) and loss, and ends with it; with
---steps it takes so many unasked. It runs under a Python of its own, and imports nothing of this package.
 """
 
 import argparse
-import json
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch_process import Step, serve
 
 # Repeats, kernel, stride, expansion, channels.
 GROUPS = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
@@ -144,8 +138,9 @@ class Segmenter(nn.Module):
         return resized(self.head(self.backbone(x)), images.shape[2:])
 
 
-def prepare(args: argparse.Namespace, network: Segmenter) -> Callable[[], Tensor]:
-    """Returns a function that takes one step, on the same batch every time, and returns the loss."""
+def prepare(args: argparse.Namespace) -> tuple[nn.Module, Step]:
+    assert not args.equal, "its modules have names of their own, so it cannot take weights"
+    network = Segmenter(args.classes)
     memory_format = torch.channels_last if args.channels_last else torch.contiguous_format
     network.train().to(memory_format=memory_format)
     groups = [
@@ -163,36 +158,11 @@ def prepare(args: argparse.Namespace, network: Segmenter) -> Callable[[], Tensor
         optimizer.step()
         return loss.detach()
 
-    return step
-
-
-def size(text: str) -> tuple[int, int]:
-    width, height = map(int, text.split("x"))
-    return height, width
+    return network, step
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=size, default="320x240", metavar="WIDTHxHEIGHT")
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--classes", type=int, default=19)
-    parser.add_argument("--threads", type=int, default=0, help="default: PyTorch's choice, one a core")
-    parser.add_argument("--channels_last", action="store_true", help="another memory format")
-    parser.add_argument("--steps", type=int, default=0, help="to take, instead of one a line of standard input")
-    args = parser.parse_args(argv)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-    network = Segmenter(args.classes)
-    step = prepare(args, network)
-    parameters = sum(value.numel() for value in network.parameters())
-    says = {"parameters": parameters, "torch": torch.__version__, "threads": torch.get_num_threads()}
-    print(json.dumps(says), flush=True)
-    for _ in range(args.steps) if args.steps else sys.stdin:
-        started = time.perf_counter(), time.process_time()
-        loss = step().item()
-        answer = {"seconds": time.perf_counter() - started[0], "cpu_seconds": time.process_time() - started[1]}
-        print(json.dumps({**answer, "loss": loss}), flush=True)
+    serve(__doc__, "320x240", prepare, argv)
 
 
 if __name__ == "__main__":
