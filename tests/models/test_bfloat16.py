@@ -15,9 +15,10 @@ from tests.conftest import random_batch
 from tests.methods.apoda.conftest import build_world
 from tests.training.test_step import make
 from uda_jax.methods import apoda, losses
+from uda_jax.models.batch_norm import BatchNorm
 from uda_jax.models.deeplab_v2 import ASPP
 from uda_jax.models.discriminator import Discriminator
-from uda_jax.models.layers import BatchNorm, Conv, max_pool_ceil, resize_bilinear
+from uda_jax.models.layers import Conv, max_pool_ceil, resize_bilinear
 from uda_jax.models.resnet import ResNet
 from uda_jax.models.vgg import VGG16
 

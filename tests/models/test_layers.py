@@ -6,10 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from uda_jax.models.batch_norm import BatchNorm, normalised
 from uda_jax.models.convolution import cell_convolution, convolution, pointwise, same_convolution
 from uda_jax.models.deeplab_v2 import ASPP
+from uda_jax.models.image_convolution import image_convolution, taps_of
 from uda_jax.models.layers import (
-    BatchNorm,
     Conv,
     interpolation_matrix,
     max_pool,
@@ -76,6 +77,36 @@ def test_batch_norm_keeps_the_unbiased_variance() -> None:
     np.testing.assert_allclose(y, (x - flat.mean(0)) / np.sqrt(flat.var(0) + 1e-5), rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(changed["batch_stats"]["mean"], 0.1 * flat.mean(0), rtol=1e-5)
     np.testing.assert_allclose(changed["batch_stats"]["var"], 0.9 + 0.1 * flat.var(0, ddof=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("guess", [0.0, 3.0])
+def test_gradient_of_batch_norm_is_that_of_the_textbooks_formulas(guess: float) -> None:
+    with jax.enable_x64(True):
+        x, g = (jnp.asarray(RNG.standard_normal((2, 5, 7, 3)) * 2 + 3) for _ in range(2))
+        scale, bias = (jnp.asarray(RNG.standard_normal(3)) for _ in range(2))
+
+        def textbook(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+            return (x - x.mean((0, 1, 2))) / jnp.sqrt(x.var((0, 1, 2)) + 1e-5) * scale + bias
+
+        def ours(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+            return normalised(x, scale, bias, jnp.full(3, guess), 1e-5)[0]
+
+        for one, other in zip(*(jax.vjp(f, x, scale, bias) for f in (ours, textbook)), strict=True):
+            pairs = zip(one(g), other(g), strict=True) if callable(one) else [(one, other)]
+            for mine, theirs in pairs:
+                np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-11)
+
+
+def test_a_small_variance_beside_a_large_mean_is_kept() -> None:
+    """The guess is the running mean, which is near where a network has seen images."""
+    x = jnp.asarray(1000 + RNG.standard_normal((2, 32, 32, 1)), jnp.float32)
+    one = jnp.ones(1)
+    _, mean, var = normalised(x, one, one, jnp.full(1, 999.0), 1e-5)
+    exact = np.asarray(x, np.float64)
+    np.testing.assert_allclose(mean, exact.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(var, exact.var((0, 1, 2)), rtol=1e-4)
+    constant = jnp.full((1, 4, 4, 1), 1000.0)
+    np.testing.assert_array_equal(normalised(constant, one, one, jnp.zeros(1), 1e-5)[0], 1.0)
 
 
 def test_frozen_batch_norm_uses_and_keeps_the_running_statistics() -> None:
@@ -179,3 +210,31 @@ def test_gradient_of_max_pool_goes_to_the_first_of_equals_as_xlas_does(shape: tu
 def test_a_1x1_convolution_takes_no_padding() -> None:
     with pytest.raises(ValueError, match="1x1 convolution with padding=1"):
         Conv(4, 1, padding=1).init(jax.random.key(0), normal(1, 4, 4, 3))
+
+
+@pytest.mark.parametrize("size", [(9, 12), (8, 7)])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(7, 2, 3), (3, 2, 1), (3, 1, 1), (7, 4, 3), (3, 2, "SAME"), (5, 3, 0)]
+)
+def test_the_taps_of_an_image_times_the_kernel_are_its_convolution(
+    size: tuple[int, int], kernel: int, stride: int, padding: int | str
+) -> None:
+    """What a TPU computes; its branch is compiled where there is none, but not run."""
+    with jax.enable_x64(True):
+        x, weights = (jnp.asarray(RNG.standard_normal(s)) for s in ((2, *size, 3), (kernel, kernel, 3, 4)))
+        expected = convolution(x, weights, stride, 1, padding)
+        got = jnp.einsum("bcyxij,yxco->bijo", taps_of(x, kernel, stride, padding), weights)
+        np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
+        g = jnp.asarray(RNG.standard_normal(expected.shape))
+        expected = jax.vjp(lambda k: convolution(x, k, stride, 1, padding), weights)[1](g)[0]
+        got = jnp.einsum("bcyxij,bijo->yxco", taps_of(x, kernel, stride, padding), g)
+        np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_gradient_of_the_image_convolution_is_that_of_the_plain_one() -> None:
+    x, weights = jnp.asarray(normal(2, 9, 12, 3)), jnp.asarray(normal(7, 7, 3, 4))
+    ours = jax.vjp(lambda x, k: image_convolution(x, k, 2, 3), x, weights)
+    plain = jax.vjp(lambda x, k: convolution(x, k, 2, 1, 3), x, weights)
+    np.testing.assert_array_equal(ours[0], plain[0])
+    for mine, theirs in zip(ours[1](ours[0]), plain[1](plain[0]), strict=True):
+        np.testing.assert_array_equal(mine, theirs)

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import ml_collections
 
 from uda_jax.errors import UserError
+from uda_jax.models.batch_norm import CHOICES as OF_NORM
+from uda_jax.models.batch_norm import BatchNorm
 from uda_jax.models.contract import Head, Shapes, dtypes
 from uda_jax.models.depthwise import DepthwiseConv
-from uda_jax.models.layers import CHOICES as OF_LAYERS
-from uda_jax.models.layers import BatchNorm, Conv, Dtype, resize_bilinear, uniform_fan_in
+from uda_jax.models.layers import Conv, Dtype, resize_bilinear, uniform_fan_in
 
-CHOICES = {"head_norm": OF_LAYERS["norm"]}
+CHOICES = {"head_norm": OF_NORM["norm"]}
 RATES = (1, 6, 12, 18)  # of the ASPP; the first is a 1x1
 
 

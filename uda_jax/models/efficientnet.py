@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import ml_collections
 
 from uda_jax.errors import UserError
+from uda_jax.models.batch_norm import BatchNorm
 from uda_jax.models.contract import INITIALIZERS, Backbone, Shapes, dtypes
 from uda_jax.models.depthwise import DepthwiseConv
-from uda_jax.models.layers import BatchNorm, Conv, Dtype, Initializer
+from uda_jax.models.layers import Conv, Dtype, Initializer
 
 
 class Stage(NamedTuple):

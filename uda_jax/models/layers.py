@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from uda_jax.models.convolution import cell_convolution, convolution, convolve_cells, pointwise, same_convolution
+from uda_jax.models.image_convolution import image_convolution
 from uda_jax.models.rows import row_groups, whole_rows
 
 Dtype = Any
 Initializer = Callable[..., jax.Array]
-CHOICES = {"norm": ("batch", "frozen"), "affine": ("train", "frozen")}  # of `BatchNorm`
+IMAGE_CHANNELS = 3
 
 
 def uniform_fan_in(fan_in: int) -> Initializer:
@@ -82,7 +83,9 @@ class Conv(nn.Module):
             p = d * (k // 2) if self.padding is None else self.padding
             if x.shape[1] // s < 2 * row_groups():
                 x = whole_rows(x)  # where devices have a row or none, XLA (jax 0.10) gets the kernel's gradient wrong
-            if isinstance(p, int) and s > 1 and k % s == 0 and d == 1:
+            if channels == IMAGE_CHANNELS and d == 1 and row_groups() == 1:  # it has rows with a stride, of all
+                x = image_convolution(x, kernel, s, p, precision)
+            elif isinstance(p, int) and s > 1 and k % s == 0 and d == 1:
                 x = cell_convolution(x, kernel, s, p, precision)
             elif (k, s, p) == (3, 1, d):
                 x = same_convolution(x, kernel, d, precision)
@@ -92,51 +95,6 @@ class Conv(nn.Module):
             bias = self.param("bias", uniform_fan_in(fan_in), (self.features,), self.param_dtype)
             x = add_bias(x, bias)
         return x
-
-
-class BatchNorm(nn.Module):
-    """Batch normalisation over [B, H, W] with PyTorch's running statistics.
-
-    In training, mode "batch" normalises with the batch's own (biased) variance and moves the running statistics
-    by `momentum` towards the batch's mean and *unbiased* variance n/(n-1); Flax's own layer keeps the biased one.
-    Mode "frozen" always uses the running statistics. Statistics, scale and shift are computed in float32 or better and
-    the result is rounded once, to the dtype of x. With the batch sharded over devices the statistics are those of the
-    whole global batch.
-
-    Attributes:
-      mode: "batch" or "frozen".
-      affine: "train" or "frozen" (scale and bias get no gradient, as in the published segmenters).
-    """
-
-    mode: str = "batch"
-    affine: str = "train"
-    momentum: float = 0.1
-    epsilon: float = 1e-5
-    param_dtype: Dtype = jnp.float32
-    scale_init: Initializer = nn.initializers.ones
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        c = (x.shape[-1],)
-        scale = self.param("scale", self.scale_init, c, self.param_dtype)
-        bias = self.param("bias", nn.initializers.zeros, c, self.param_dtype)
-        if self.affine == "frozen":
-            scale, bias = jax.lax.stop_gradient((scale, bias))
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, c, self.param_dtype)
-        running_var = self.variable("batch_stats", "var", jnp.ones, c, self.param_dtype)
-        full = at_least_float32(x)  # once, so that the gradient is rounded once
-        if train and self.mode == "batch":
-            mean = full.mean((0, 1, 2))
-            var = jnp.square(full - mean).mean((0, 1, 2))
-            if not self.is_initializing():
-                n = x.size // x.shape[-1]
-                m = self.momentum
-                for running, new in ((running_mean, m * mean), (running_var, m * var * (n / max(n - 1, 1)))):
-                    running.value = ((1 - m) * running.value + new).astype(self.param_dtype)
-        else:
-            mean, var = running_mean.value, running_var.value
-        gain = scale * jax.lax.rsqrt(var + self.epsilon)
-        return (full * gain + (bias - mean * gain)).astype(x.dtype)
 
 
 def max_pool_ceil(x: jax.Array, kernel: int = 3, stride: int = 2, padding: int = 1) -> jax.Array:

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import ml_collections
 
 from uda_jax.errors import UserError
+from uda_jax.models.batch_norm import BatchNorm
 from uda_jax.models.contract import INITIALIZERS, Backbone, Shapes, dtypes
-from uda_jax.models.layers import BatchNorm, Conv, Dtype, Initializer, max_pool, max_pool_ceil
+from uda_jax.models.layers import Conv, Dtype, Initializer, max_pool, max_pool_ceil
 
 # name -> (blocks in each stage, bottleneck?)
 DEPTHS = {

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from uda_jax.models import contract, daformer, deeplab_v2, efficientnet, layers, mit, resnet, vgg
+from uda_jax.models import batch_norm, contract, daformer, deeplab_v2, efficientnet, mit, resnet, vgg
 from uda_jax.models.contract import Backbone, Head, dtypes
 from uda_jax.models.layers import Dtype, at_least_float32, resize_bilinear
 
@@ -21,7 +21,7 @@ CHOICES = {
     "backbone": tuple(BACKBONES),
     "head": tuple(HEADS),
     **contract.CHOICES,
-    **layers.CHOICES,
+    **batch_norm.CHOICES,
     **resnet.CHOICES,
     **efficientnet.CHOICES,
     **daformer.CHOICES,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from uda_jax.errors import UserError
-from uda_jax.models.layers import BatchNorm
+from uda_jax.models.batch_norm import BatchNorm
 from uda_jax.weights.arrays import Arrays
 from uda_jax.weights.trees import PUBLISHED
 
