@@ -93,10 +93,12 @@ def _normalised_backward(
     epsilon: float, saved: Saved, gradients: tuple[jax.Array, jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     x, scale, mean, inverse = saved
-    g, centred = at_least_float32(gradients[0]), at_least_float32(x) - mean
-    of_bias, of_gain = g.sum(PIXELS), (g * centred).sum(PIXELS)
+    full, g = at_least_float32(x), at_least_float32(gradients[0])
+    of_bias, of_gain = g.sum(PIXELS), (g * (full - mean)).sum(PIXELS)
     pixels, gain = x.size // x.shape[-1], scale * inverse
-    of_x = gain * (g - of_bias / pixels - centred * (jnp.square(inverse) * of_gain / pixels))
+    slope = gain * jnp.square(inverse) * of_gain / pixels
+    # gain * (g - mean of g) - slope * (x - mean), with x and g alone to read: XLA:CPU would store x - mean.
+    of_x = gain * g - slope * full + (slope * mean - gain * of_bias / pixels)
     return of_x.astype(x.dtype), of_gain * inverse, of_bias, jnp.zeros_like(mean)
 
 
