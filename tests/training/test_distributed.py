@@ -121,7 +121,7 @@ def test_both_stop_where_one_is_preempted(data_dir: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_six_kills_of_one_of_two_end_the_other_and_both_resume_to_the_bit(data_dir: Path, tmp_path: Path) -> None:
+def test_three_kills_of_one_of_two_end_the_other_and_both_resume_to_the_bit(data_dir: Path, tmp_path: Path) -> None:
     """At random moments: some fall into meeting, compiling, saving or evaluating."""
     args = [*SMALL, f"--config.data.dir={data_dir}", "--config.train.steps=24"]
     args += ["--config.train.checkpoint_every=3", "--config.train.eval_every=10"]
@@ -129,7 +129,7 @@ def test_six_kills_of_one_of_two_end_the_other_and_both_resume_to_the_bit(data_d
     ended(start(tmp_path / "whole", *args), 0)
     whole = time.monotonic() - began
     moments = random.Random(os.urandom(8))
-    for number in range(6):
+    for number in range(3):
         workers = start(tmp_path / "killed", *args)
         time.sleep(moments.uniform(0.2, 0.9) * whole)
         victim, other = (workers[(number + i) % 2] for i in range(2))
