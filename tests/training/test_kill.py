@@ -16,7 +16,7 @@ from tests.training.test_train import lines
 from uda_jax.export import export
 from uda_jax.weights.arrays import read_arrays
 
-# Six more are in test_distributed.py; they are the same to the compiler's optimisations, which take time.
+# With three of MIC, and three in test_distributed.py, twenty; fewer with the compiler's optimisations, which take time.
 KILLS = 6 if os.environ.get("UDA_JAX_TEST_OPTIMIZED") else 14
 STEPS = 60
 
