@@ -238,3 +238,15 @@ def test_gradient_of_the_image_convolution_is_that_of_the_plain_one() -> None:
     np.testing.assert_array_equal(ours[0], plain[0])
     for mine, theirs in zip(ours[1](ours[0]), plain[1](plain[0]), strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "name"), [(7, 2, None, "image_convolution"), (4, 2, 1, "cell_convolution")]
+)
+def test_a_discriminator_of_three_classes_has_its_own_gradient_and_images_theirs(
+    kernel: int, stride: int, padding: int | None, name: str
+) -> None:
+    conv = Conv(4, kernel, stride, padding=padding)
+    program = jax.make_jaxpr(lambda x: conv.init_with_output(jax.random.key(0), x)[0])(jnp.zeros((1, 16, 16, 3)))
+    found = [other for other in ("image_convolution", "cell_convolution") if f"name={other}" in str(program)]
+    assert found == [name]

@@ -60,6 +60,15 @@ def convolution(
     )
 
 
+def plain_gradients(
+    x: jax.Array, kernel: jax.Array, g: jax.Array, stride: int, dilation: int, padding: int | str, precision: Precision
+) -> tuple[jax.Array, jax.Array]:
+    """The automatic gradients of `convolution`, for x and kernel; what is not used of them is not computed."""
+    forward = partial(convolution, stride=stride, dilation=dilation, padding=padding, precision=precision)
+    of_x, of_kernel = jax.vjp(forward, x, kernel)[1](g)
+    return of_x, of_kernel
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def same_convolution(x: jax.Array, kernel: jax.Array, dilation: int, precision: Precision = None) -> jax.Array:
     """`convolution` by a 3x3 kernel of stride 1 that keeps the size, with a kernel's gradient for CPU and GPU.
@@ -83,7 +92,7 @@ def _same_convolution_backward(
     d, (height, width) = dilation, x.shape[1:3]
 
     def plain(x: jax.Array, g: jax.Array) -> jax.Array:
-        return jax.vjp(lambda kernel: convolution(x, kernel, 1, d, d, precision), kernel)[1](g)[0]
+        return plain_gradients(x, kernel, g, 1, d, d, precision)[1]
 
     def products(x: jax.Array, g: jax.Array) -> jax.Array:
         # What is moved is g: moved copies of x could be made in the forward pass already, and XLA:CPU keeps them all.
@@ -95,7 +104,7 @@ def _same_convolution_backward(
     on_cpu = products if min(kernel.shape[2:]) >= WIDE else plain
     on_gpu = products if d > 1 else plain
     kernel_gradient = jax.lax.platform_dependent(x, g, cpu=on_cpu, cuda=on_gpu, default=plain)
-    return jax.vjp(lambda x: convolution(x, kernel, 1, d, d, precision), x)[1](g)[0], kernel_gradient
+    return plain_gradients(x, kernel, g, 1, d, d, precision)[0], kernel_gradient
 
 
 same_convolution.defvjp(_same_convolution_forward, _same_convolution_backward)
@@ -124,17 +133,14 @@ def _cell_convolution_backward(
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
 
-    def forward(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return convolution(x, kernel, stride, 1, padding, precision)
-
     def plain(g: jax.Array, kernel: jax.Array) -> jax.Array:
-        return jax.vjp(lambda x: forward(x, kernel), x)[1](g)[0]
+        return plain_gradients(x, kernel, g, stride, 1, padding, precision)[0]
 
     products = partial(
         _image_gradient, stride=stride, padding=padding, size=(x.shape[1], x.shape[2]), precision=precision
     )
     image_gradient = jax.lax.platform_dependent(g, kernel, cpu=products, tpu=products, default=plain)
-    return image_gradient, jax.vjp(lambda kernel: forward(x, kernel), kernel)[1](g)[0]
+    return image_gradient, plain_gradients(x, kernel, g, stride, 1, padding, precision)[1]
 
 
 def _image_gradient(

@@ -10,7 +10,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from uda_jax.models.convolution import Precision, convolution
+from uda_jax.models.convolution import Precision, convolution, plain_gradients
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -41,14 +41,14 @@ def _backward(
     x, kernel = saved
 
     def plain(x: jax.Array, g: jax.Array) -> jax.Array:
-        return jax.vjp(lambda kernel: convolution(x, kernel, stride, 1, padding, precision), kernel)[1](g)[0]
+        return plain_gradients(x, kernel, g, stride, 1, padding, precision)[1]
 
     def products(x: jax.Array, g: jax.Array) -> jax.Array:
         taps = taps_of(x, kernel.shape[0], stride, padding, precision)
         return jnp.einsum("bcyxij,bijo->yxco", taps, g, precision=precision).astype(kernel.dtype)
 
     of_kernel = jax.lax.platform_dependent(x, g, tpu=products, default=plain)
-    return jax.vjp(lambda x: convolution(x, kernel, stride, 1, padding, precision), x)[1](g)[0], of_kernel
+    return plain_gradients(x, kernel, g, stride, 1, padding, precision)[0], of_kernel
 
 
 image_convolution.defvjp(_forward, _backward)

@@ -83,10 +83,10 @@ class Conv(nn.Module):
             p = d * (k // 2) if self.padding is None else self.padding
             if x.shape[1] // s < 2 * row_groups():
                 x = whole_rows(x)  # where devices have a row or none, XLA (jax 0.10) gets the kernel's gradient wrong
-            if channels == IMAGE_CHANNELS and d == 1 and row_groups() == 1:  # it has rows with a stride, of all
-                x = image_convolution(x, kernel, s, p, precision)
-            elif isinstance(p, int) and s > 1 and k % s == 0 and d == 1:
+            if isinstance(p, int) and s > 1 and k % s == 0 and d == 1:
                 x = cell_convolution(x, kernel, s, p, precision)
+            elif channels == IMAGE_CHANNELS and d == 1 and row_groups() == 1:  # it has rows with a stride, of all
+                x = image_convolution(x, kernel, s, p, precision)
             elif (k, s, p) == (3, 1, d):
                 x = same_convolution(x, kernel, d, precision)
             else:
