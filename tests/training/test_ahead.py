@@ -128,6 +128,15 @@ def test_an_unknown_topology_is_answered() -> None:
         ahead.devices_of("v5e:three")
 
 
+@pytest.mark.parametrize("topology", ["v5e:2x2", "v4:2x2x1", "v5p:2x2x1"])
+def test_a_device_of_a_topology_is_a_chip(topology: str) -> None:
+    """As on a pod; by default the compiler shows v4's two cores, each with half of what `CHIPS` says."""
+    pytest.importorskip("libtpu")
+    code = f"from uda_jax.training import ahead; print(len(ahead.devices_of({topology!r})))"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.split()[-1] == "4"
+
+
 @pytest.mark.slow
 def test_the_command_on_this_machines_devices(tmp_path) -> None:
     """It needs no data, and compiles what training would run; a batch that does not divide is refused as there."""

@@ -94,9 +94,12 @@ def devices_of(topology: str) -> Sequence[Any]:
     # Off a TPU's machine the library would ask Google's metadata server, which does not answer, and wait.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    os.environ.setdefault("TPU_ACCELERATOR_TYPE", topology.partition(":")[0])
+    generation = topology.partition(":")[0]
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", generation)
+    # A chip's two cores are one device on a pod, as they are by default in v5p's topologies, but not in v4's.
+    cores = {"chip_config_name": "megacore"} if generation == "v4" else {}
     try:
-        return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+        return topologies.get_topology_desc(platform="tpu", topology_name=topology, **cores).devices
     except Exception as error:  # of the library, which has no kinds
         raise UserError(
             f"--topology={topology}: {error}; expected a generation and its sides, such as v5e:2x2, v5e:8x16 or "
