@@ -11,12 +11,13 @@ RUN := JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.cache/jax TF_CPP_MIN_LOG_LEVEL=2 $(B
 # All runs of a seed start from the same few hundred steps on the source.
 SEED ?= 0
 RUNS ?= runs/demo
+IMAGES ?= --train_images=200 --val_images=60
 START := $(RUNS)/start/seed$(SEED)
 DEMO := --config=configs/streets_laptop.py --config.seed=$(SEED) $(ARGS)
 
 demo: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 demo: $(VENV)/ready weights/efficientnet_lite0.npz
-	$(RUN) -m data_prep.build --dataset=streets --size=384x192 --train_images=200 --val_images=60 --out=data/big
+	$(RUN) -m data_prep.build --dataset=streets --size=384x192 $(IMAGES) --out=data/big
 	$(RUN) -m uda_jax.main $(DEMO) --config.method=source_only --workdir=$(START)
 	$(RUN) -m uda_jax.export --checkpoint=$(START) --out=$(START)/weights.npz
 	$(RUN) -m uda_jax.compare $(DEMO) --config.model.pretrained=$(START)/weights.npz --workdir=$(RUNS)

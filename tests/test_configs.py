@@ -1,6 +1,7 @@
 """Every shipped config is built and checked; shrunk, each takes a step with finite losses."""
 
 import importlib
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -10,11 +11,13 @@ import pytest
 from tests.conftest import random_batch, shrink
 from uda_jax.config import check_config
 from uda_jax.models.networks import build_networks
+from uda_jax.runs import batch_of
 from uda_jax.training.state import create_state, make_constants
 from uda_jax.training.step import build_step
 
 NAMES = sorted(p.stem for p in (Path(__file__).parents[1] / "configs").glob("*.py") if p.stem != "__init__")
 SHORT = ("demo", *(f"gta5_to_cityscapes_{method}" for method in ("adaptsegnet", "minent", "advent", "apoda")))
+LONG = ("laptop", "rendered_to_photos_apoda", *(f"gta5_to_cityscapes_{of}" for of in ("mic", "daformer_100_labels")))
 
 
 def test_there_are_configs() -> None:
@@ -31,9 +34,7 @@ def test_a_config_is_valid_and_says_how_to_run_it(name: str) -> None:
     check_config(module.get_config())
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in SHORT else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
-)
+@pytest.mark.parametrize("name", [*SHORT, *(pytest.param(name, marks=pytest.mark.slow) for name in LONG)])
 def test_a_step_of_a_config(name: str) -> None:
     config = shrink(importlib.import_module(f"configs.{name}").get_config())
     config.apoda.attack_steps = 1  # the rounds are alike, and unrolled
@@ -43,6 +44,18 @@ def test_a_step_of_a_config(name: str) -> None:
     new, metrics = jax.jit(build_step(config, networks))(state, random_batch(config), constants)
     assert int(new.step) == 1
     assert all(np.isfinite(v).all() for v in metrics.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted({*NAMES} - {*SHORT, *LONG}))
+def test_a_step_of_a_config_is_traced(name: str) -> None:
+    """Names, shapes and types fit. That it compiles and computes numbers, its method's other configs have shown."""
+    config = shrink(importlib.import_module(f"configs.{name}").get_config())
+    networks = build_networks(config)
+    state = jax.eval_shape(partial(create_state, config, networks))
+    constants = jax.eval_shape(partial(make_constants, config, networks), state.params, state.batch_stats)
+    new, metrics = jax.eval_shape(build_step(config, networks), state, batch_of(config), constants)
+    assert new == state and "loss" in metrics
 
 
 def test_synthia_is_scored_on_its_sixteen_classes() -> None:

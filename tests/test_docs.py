@@ -80,6 +80,6 @@ def test_the_quick_start_runs(tmp_path: Path) -> None:
     result = subprocess.run(["bash", "-c", commands], cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr[-4000:]
     assert "(64, 128) of road, sidewalk" in result.stdout
-    assert "from step 60" in result.stdout + result.stderr
+    assert "from step 30" in result.stdout + result.stderr
     made = ["sheet.png", "runs/compare/report.html", "runs/report/report.html", "runs/own/evaluation.json"]
     assert not [file for file in made if not (tmp_path / file).is_file()]

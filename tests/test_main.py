@@ -24,6 +24,13 @@ TINY = [
     "--config.train.steps=2",
     "--config.train.log_every=1",
 ]
+# Compiles in half the time, where a test needs several methods.
+VGG = [
+    "--config.model.backbone=vgg16",
+    "--config.model.stem=imagenet",
+    "--config.model.stem_width=64",
+    "--config.model.affine=frozen",
+]
 
 
 def run(module: str, *args: str) -> subprocess.CompletedProcess[str]:

@@ -9,10 +9,10 @@ import pytest
 
 from benchmarks import ablation, attack_direction
 from configs import demo, streets_apoda
+from tests.test_main import ROOT, VGG
 from uda_jax.config import check_config
 from uda_jax.errors import UserError
 
-ROOT = Path(__file__).parents[2]
 ATTACKS = {"eps_discriminator": 0.01, "eps_source": 0.002, "eps_target": 0.011}
 
 
@@ -124,7 +124,8 @@ def without_times(metrics: str) -> list[dict[str, float]]:
 def test_the_command_trains_reports_and_resumes(data_dir: Path, tmp_path: Path) -> None:
     streams = [f"--config.data.{name}.size=(32, 64)" for name in ("source", "target", "oracle", "eval")]
     command = [sys.executable, "-m", "benchmarks.ablation", f"--workdir={tmp_path}/x", *streams]
-    command += [f"--config.data.dir={data_dir}", "--config.model.width=4", "--config.train.steps=4"]
+    command += [f"--config.data.dir={data_dir}", "--config.train.steps=4", *VGG]
+    command += ["--config.model.width=4", "--config.discriminator.width=4"]
     command += ["--config.train.log_every=1", "--config.apoda.warmup_steps=2", "--variants=source-only,all"]
 
     def run() -> str:
@@ -138,7 +139,7 @@ def test_the_command_trains_reports_and_resumes(data_dir: Path, tmp_path: Path) 
     assert results["variants"]["all"][0]["diagnostics"]["rms_target"] > 0
     assert (tmp_path / "x" / "all" / "seed0" / "evaluation.json").exists()
     gap, moved = attack_direction.mean_features_and_moves(tmp_path / "x" / "all" / "seed0")
-    assert gap.shape == moved["source"].shape == moved["target"].shape == (32,)
+    assert gap.shape == moved["source"].shape == moved["target"].shape == (64,)
     assert np.abs(moved["source"]).max() > 0 and gap.any() and (moved["source"] != moved["target"]).any()
     with pytest.raises(UserError, match=r"source_only/seed0 was trained with 'source_only', without a discriminator"):
         attack_direction.report([tmp_path / "x" / "source_only" / "seed0"])

@@ -22,6 +22,8 @@ def published(path: tuple[str, ...]) -> str:
 @pytest.mark.parametrize("case", ["odd", pytest.param("b0", marks=pytest.mark.slow)])
 def test_backbone(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     v = load(FILE)
+    if f"{case}/dims" not in v:
+        pytest.skip(f"{case} is in the full set of vectors alone")
     size = mit.Size(*(tuple(v[f"{case}/{name}"].tolist()) for name in ("dims", "heads", "depths")))
     monkeypatch.setitem(mit.SIZES, "tiny", size)
     net = mit.MiT("tiny", dtype=jnp.float64, param_dtype=jnp.float64)

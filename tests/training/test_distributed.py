@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.test_main import ROOT, TINY
+from tests.test_main import ROOT, TINY, VGG
 from tests.training.test_train import lines
 from uda_jax.errors import STOPPED
 from uda_jax.export import export
@@ -92,9 +92,10 @@ def test_two_processes_train_what_one_device_does(
     """In float64: batch norm over the whole batch from scratch, then frozen from the weights of the first run."""
     monkeypatch.setenv("JAX_ENABLE_X64", "1")
     args = [*SMALL, *FLOAT64, f"--config.data.dir={data_dir}", "--config.train.steps=3"]
-    for norm in ("batch", "frozen"):
-        alone(tmp_path / f"{norm}_one", *args, f"--config.model.norm={norm}")
-        ended(start(tmp_path / f"{norm}_two", *args, f"--config.model.norm={norm}"), 0)
+    for norm, method in (("batch", "adaptsegnet"), ("frozen", "source_only")):
+        args += [f"--config.model.norm={norm}", f"--config.method={method}"]
+        alone(tmp_path / f"{norm}_one", *args)
+        ended(start(tmp_path / f"{norm}_two", *args), 0)
         assert_same(tmp_path / f"{norm}_one", tmp_path / f"{norm}_two", 1e-10)
         args += [f"--config.model.pretrained={tmp_path}/batch_one.npz"]
 
@@ -123,7 +124,7 @@ def test_both_stop_where_one_is_preempted(data_dir: Path, tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_three_kills_of_one_of_two_end_the_other_and_both_resume_to_the_bit(data_dir: Path, tmp_path: Path) -> None:
     """At random moments: some fall into meeting, compiling, saving or evaluating."""
-    args = [*SMALL, f"--config.data.dir={data_dir}", "--config.train.steps=24"]
+    args = [*SMALL, f"--config.data.dir={data_dir}", "--config.train.steps=16"]
     args += ["--config.train.checkpoint_every=3", "--config.train.eval_every=10"]
     began = time.monotonic()
     ended(start(tmp_path / "whole", *args), 0)
@@ -184,6 +185,7 @@ def test_comparison_and_ablation_run_on_two_processes(data_dir: Path, tmp_path: 
     args = [
         "--config=configs/streets_apoda.py",
         *args[1:],
+        *VGG,
         "--config.apoda.warmup_steps=1",
         "--variants=source-only,all",
     ]

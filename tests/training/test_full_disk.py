@@ -24,8 +24,8 @@ exit $status
 def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on_when_there_is_room(
     data_dir: Path, tmp_path: Path
 ) -> None:
-    args = [*TINY, f"--config.data.dir={data_dir}", "--config.train.checkpoint_every=2", "--config.train.keep=50"]
-    args.append("--config.train.steps=30")
+    args = [*TINY, f"--config.data.dir={data_dir}", "--config.train.checkpoint_every=1", "--config.train.keep=50"]
+    args.append("--config.train.steps=14")
     disk, saved = tmp_path / "disk", tmp_path / "saved"
     disk.mkdir()
     train = [sys.executable, "-m", "uda_jax.main", *args, f"--workdir={disk}/run"]
