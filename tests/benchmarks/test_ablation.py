@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import ablation, attack_direction
 from configs import demo, streets_apoda
-from tests.test_main import ROOT, VGG
+from tests.test_main import ROOT, TINY, VGG
 from uda_jax.config import check_config
 from uda_jax.errors import UserError
 
@@ -122,11 +122,9 @@ def without_times(metrics: str) -> list[dict[str, float]]:
 
 @pytest.mark.slow
 def test_the_command_trains_reports_and_resumes(data_dir: Path, tmp_path: Path) -> None:
-    streams = [f"--config.data.{name}.size=(32, 64)" for name in ("source", "target", "oracle", "eval")]
-    command = [sys.executable, "-m", "benchmarks.ablation", f"--workdir={tmp_path}/x", *streams]
-    command += [f"--config.data.dir={data_dir}", "--config.train.steps=4", *VGG]
-    command += ["--config.model.width=4", "--config.discriminator.width=4"]
-    command += ["--config.train.log_every=1", "--config.apoda.warmup_steps=2", "--variants=source-only,all"]
+    command = [sys.executable, "-m", "benchmarks.ablation", f"--workdir={tmp_path}/x", *TINY[1:], *VGG]
+    command += [f"--config.data.dir={data_dir}", "--config.train.steps=4"]
+    command += ["--config.apoda.warmup_steps=2", "--variants=source-only,all"]
 
     def run() -> str:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=dict(os.environ))
