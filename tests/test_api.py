@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 import uda_jax
 from tests.test_export import make_run
@@ -22,7 +23,7 @@ from uda_jax.export import export
 from uda_jax.models.networks import build_networks
 from uda_jax.training.loop import initial_state
 from uda_jax.training.sharding import make_mesh
-from uda_jax.training.state import create_state
+from uda_jax.training.state import TrainState, create_state
 from uda_jax.weights.arrays import read_arrays, write_arrays
 
 SIZE = (32, 64)
@@ -46,13 +47,17 @@ def file(workdir: Path) -> Path:
     return export(workdir, out=workdir / "model.npz")
 
 
+def main_logits(config: ConfigDict, state: TrainState, batch: np.ndarray) -> np.ndarray:
+    """By a program without the other level, as a segmenter's is: XLA may round two programs apart."""
+    networks = build_networks(config)
+    main = jax.jit(lambda *inputs: networks.predict(*inputs).main)
+    return np.asarray(main(state.params, state.batch_stats, batch))
+
+
 def test_a_loaded_segmenter_is_the_exported_one(workdir: Path, tmp_path: Path) -> None:
     state = make_run(tmp_path, tiny("resnet18", init="he"), 1)[1]
     batch = images(2, *SIZE)
-    networks = build_networks(tiny("resnet18"))
-    # A program without the other level, as the segmenter's is: XLA may round two programs apart.
-    main = jax.jit(lambda *inputs: networks.predict(*inputs).main)
-    logits = np.asarray(main(state.params, state.batch_stats, batch))
+    logits = main_logits(tiny("resnet18"), state, batch)
     assert len(np.unique(logits.argmax(-1))) > 1  # else any prediction would do
     for format in ("npz", "safetensors"):
         segmenter = uda_jax.load_segmenter(export(workdir, format))
@@ -71,7 +76,7 @@ def test_another_backbone_and_head_are_rebuilt_from_what_the_file_says(tmp_path:
     config = tiny("efficientnet_lite0", head="daformer", head_width=8, num_classes=5, two_levels=False)
     config.model.update(output_stride=32, align_corners=False, mean=(127.0,) * 3, std=(128.0,) * 3, bgr=False)
     state, batch = make_run(tmp_path, config, 1)[1], images(1, 40, 56)
-    logits = np.asarray(jax.jit(build_networks(config).predict)(state.params, state.batch_stats, batch).main)
+    logits = main_logits(config, state, batch)
     assert logits.shape == (1, 40, 56, 5) and len(np.unique(logits.argmax(-1))) > 1
     segmenter = uda_jax.load_segmenter(export(tmp_path))
     np.testing.assert_array_equal(segmenter.logits(batch), logits, strict=True)
