@@ -1,4 +1,4 @@
-"""Every shipped config is built and checked; shrunk, each takes a step with finite losses."""
+"""Every shipped config is built and checked; shrunk, each is traced, and one or more of a method take a finite step."""
 
 import importlib
 from functools import partial
@@ -17,7 +17,10 @@ from uda_jax.training.step import build_step
 
 NAMES = sorted(p.stem for p in (Path(__file__).parents[1] / "configs").glob("*.py") if p.stem != "__init__")
 SHORT = ("demo", *(f"gta5_to_cityscapes_{method}" for method in ("adaptsegnet", "minent", "advent", "apoda")))
-LONG = ("laptop", "rendered_to_photos_apoda", *(f"gta5_to_cityscapes_{of}" for of in ("mic", "daformer_100_labels")))
+LONG = (
+    *("laptop", "rendered_to_photos_apoda"),
+    *(f"gta5_to_cityscapes_{of}" for of in ("source_only", "dacs", "mic", "daformer_100_labels")),
+)
 
 
 def test_there_are_configs() -> None:
