@@ -26,6 +26,10 @@ from uda_jax.config import default_config
 from uda_jax.runs import batch_of
 
 SIZE = (32, 64)
+# Options of a single compilation that undo the flags above.
+AS_FOR_USERS: dict[str, int | bool] = {"xla_backend_optimization_level": 3}
+if version("jaxlib").startswith("0.10."):
+    AS_FOR_USERS["xla_cpu_use_fusion_emitters"] = True
 
 
 @pytest.fixture(scope="session")

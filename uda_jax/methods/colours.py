@@ -87,7 +87,9 @@ def in_hsv(image: jax.Array, saturation: jax.Array, hue: jax.Array) -> jax.Array
     s = jnp.clip(span / (largest + 1e-6) * saturation, 0, 1)
     r, g, b = jnp.moveaxis(image, -1, 0)
     safe = jnp.where(span == 0, 1, span)
-    sextants = jnp.where(largest == r, (g - b) / safe, jnp.where(largest == g, (b - r) / safe + 2, (r - g) / safe + 4))
+    # Compared with each other: `largest` may be rounded otherwise than them where a compiler computes it once more.
+    of_g, of_b = (b - r) / safe + 2, (r - g) / safe + 4
+    sextants = jnp.where((r >= g) & (r >= b), (g - b) / safe, jnp.where(g >= b, of_g, of_b))
     h = jnp.fmod(2 * math.pi * jnp.mod(sextants / 6, 1) + hue * (2 * PI), 2 * math.pi) / (2 * math.pi)
     position = jnp.mod(6 * h, 6)
     sextant = jnp.floor(position)

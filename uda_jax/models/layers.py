@@ -125,27 +125,33 @@ def max_pool(x: jax.Array, kernel: int, stride: int, rows: Pads, columns: Pads) 
 def _max_pool_forward(
     x: jax.Array, kernel: int, stride: int, rows: Pads, columns: Pads
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """Keeps where each window's largest is: the first of equals, row by row, as in PyTorch (after a ReLU many are).
+
+    Not the largest itself, to be looked for: a compiler may compute `x` once more where it is used once more, and what
+    was rounded otherwise is found nowhere, so that its gradient is lost.
+    """
+    padded = jax.lax.pad(x, jnp.full((), -jnp.inf, x.dtype), ((0, 0, 0), (*rows, 0), (*columns, 0), (0, 0, 0)))
     y = max_pool(x, kernel, stride, rows, columns)
-    return y, (x, y)
+    largest, place = jnp.full_like(y, -jnp.inf), jnp.zeros(y.shape, jnp.uint8)
+    for number, (i, j) in enumerate(np.ndindex(kernel, kernel)):
+        last_i, last_j = i + (y.shape[1] - 1) * stride + 1, j + (y.shape[2] - 1) * stride + 1
+        part = padded[:, i:last_i:stride, j:last_j:stride]
+        place = jnp.where(part > largest, jnp.uint8(number), place)
+        largest = jnp.maximum(largest, part)
+    return y, (place, x[:0])  # of x the shape alone
 
 
 def _max_pool_backward(
     kernel: int, stride: int, rows: Pads, columns: Pads, saved: tuple[jax.Array, jax.Array], g: jax.Array
 ) -> tuple[jax.Array]:
-    """To the first of a window's largest, row by row, as in PyTorch: after a ReLU many are equal."""
-    x, y = saved
-    around = ((0, 0, 0), (*rows, 0), (*columns, 0), (0, 0, 0))
-    padded = jax.lax.pad(x, jnp.full((), -jnp.inf, x.dtype), around)
-    height, width = padded.shape[1:3]
-    total, taken = jnp.zeros_like(padded), jnp.zeros(y.shape, bool)
-    for i in range(kernel):
-        for j in range(kernel):
-            last_i, last_j = i + (y.shape[1] - 1) * stride + 1, j + (y.shape[2] - 1) * stride + 1
-            here = (padded[:, i:last_i:stride, j:last_j:stride] == y) & ~taken
-            taken |= here
-            spread = ((0, 0, 0), (i, height - last_i, stride - 1), (j, width - last_j, stride - 1), (0, 0, 0))
-            total += jax.lax.pad(jnp.where(here, g, 0), jnp.zeros((), g.dtype), spread)
-    return (total[:, rows[0] : rows[0] + x.shape[1], columns[0] : columns[0] + x.shape[2]],)
+    place, like = saved
+    height, width = (n + sum(pads) for n, pads in zip(like.shape[1:3], (rows, columns), strict=True))
+    total = jnp.zeros((g.shape[0], height, width, g.shape[3]), g.dtype)
+    for number, (i, j) in enumerate(np.ndindex(kernel, kernel)):
+        last_i, last_j = i + (g.shape[1] - 1) * stride + 1, j + (g.shape[2] - 1) * stride + 1
+        spread = ((0, 0, 0), (i, height - last_i, stride - 1), (j, width - last_j, stride - 1), (0, 0, 0))
+        total += jax.lax.pad(jnp.where(place == number, g, 0), jnp.zeros((), g.dtype), spread)
+    return (total[:, rows[0] : rows[0] + like.shape[1], columns[0] : columns[0] + like.shape[2]],)
 
 
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
