@@ -175,13 +175,13 @@ def test_trajectory(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if method.init_constants:
         shapes = jax.eval_shape(lambda key: networks.init(key, run["hw"]), jax.random.key(0))
         constants = method.init_constants(*(fill(tree, published, "imnet") for tree in shapes))
-    gradients = jax.jit(training_step.build_gradients(config, networks))
-    step = jax.jit(training_step.build_step(config, networks))
+    gradients, step = (build(config, networks) for build in (training_step.build_gradients, training_step.build_step))
+    both = jax.jit(lambda *args: (gradients(*args), step(*args)))  # the compiler finds that one is part of the other
     names = v["param_names"].tolist()
     for i in range(run["its"]):
         batch = batch_of(file, i)
         before, teacher = named(state.params), named(state.memory["params"])
-        grads, metrics = gradients(state, batch, constants)
+        (grads, metrics), (state, _) = both(state, batch, constants)
         truths = {k.removeprefix("log."): x[i] for k, x in v.items() if k.startswith("log.") and "loss" in k}
         truths = {k: x for k, x in truths.items() if f"{k}__f64" not in truths}
         ours = losses_of(metrics)
@@ -192,7 +192,6 @@ def test_trajectory(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
         check(file, "gradient norms", metrics["grad_norm"], ref.truth(v, f"it{i}.grad_norm_after_each_backward")[-1, 0])
         if not run["start"]:
             check(file, "rates", metrics["learning_rate"], v[f"it{i}.lr_body_head"][0])
-        state, _ = step(state, batch, constants)
         if f"it{i}.student.grad_s64" in v:
             check_parameters(file, i, names, named(grads.segmenter), before, named(state.params), teacher)
             for of, stats in (("student", state.batch_stats), ("teacher", state.memory["batch_stats"])):
