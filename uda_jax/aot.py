@@ -40,7 +40,7 @@ def main() -> None:
         cli.leave(1)
     seconds = time.perf_counter() - started
     print(f"{config.method}, {len(devices)} x {devices[0].device_kind}, compiled in {seconds:.0f} s")
-    found = ahead.forecast(compiled)
+    found = ahead.forecast(compiled, config.train.accumulate)
     print(ahead.report(found, devices[0], TOP.value))
     if advice := ahead.too_large(found.memory, devices[0], config):
         print(advice)

@@ -88,6 +88,19 @@ def test_a_real_program_is_read() -> None:
     assert any(operation.times == 3 for operation in found.operations)
 
 
+def test_what_a_batchs_parts_need_is_counted_as_often_as_there_are_parts() -> None:
+    """XLA counts a loop's body once, and the cycles of its operations as often as it runs."""
+
+    def step(x: jax.Array, parts: int) -> jax.Array:
+        if parts == 1:
+            return jnp.sin(x @ x)
+        return jax.lax.scan(lambda c, part: (c + jnp.sin(part @ x), None), 0 * x, jnp.stack([x] * parts))[0]
+
+    whole, parts = (jax.jit(step, static_argnums=1).lower(jnp.ones((64, 64)), n).compile() for n in (1, 3))
+    once, thrice = ahead.forecast(whole), ahead.forecast(parts, parts=3)
+    assert thrice.flops == pytest.approx(3 * once.flops, rel=0.05) and thrice.moved > 3 * once.moved
+
+
 def test_options_of_the_tpus_compiler() -> None:
     assert compiler_options(("a=true", "b=false", "c=3")) == {"a": True, "b": False, "c": "3"}
     config = default_config()

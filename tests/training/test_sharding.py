@@ -89,13 +89,16 @@ def test_eight_devices_mix_and_mask_as_one_does() -> None:
     assert eight_against_one(settings, check=check) < 1e-10
 
 
+LAPTOP = "config.model.update(backbone='efficientnet_lite0', head='daformer', head_width=8, init='normal')"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("space", "height", "settings"),
     [
         (4, 71, ""),  # no layer's rows are a multiple of four
         (8, 96, "config.model.norm = 'frozen'"),  # fewer rows than devices in the last layers
-        (2, 70, "config.model.update(backbone='efficientnet_lite0', head='daformer', head_width=8, init='normal')"),
+        (2, 70, f"{LAPTOP}; config.method = 'source_only'"),
         (4, 50, "config.method = 'apoda'; config.apoda.warmup_steps = 1"),
     ],
 )
