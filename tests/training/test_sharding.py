@@ -18,6 +18,7 @@ import jax, numpy as np
 from tests.conftest import random_batch, shrink
 from uda_jax.config import default_config
 from uda_jax.models.networks import build_networks
+from uda_jax.runs import batch_of
 from uda_jax.training.sharding import make_mesh, replicated, split_images, to_mesh
 from uda_jax.training.state import create_state, make_constants
 from uda_jax.training.step import jit_step, steps_key
@@ -36,7 +37,8 @@ for devices, space in ((jax.devices(), {space}), (jax.devices()[:1], 1)):
     constants = make(state.params, state.batch_stats)
     step = jit_step(config, networks, mesh)
     for seed in range({steps}):
-        batch = to_mesh(random_batch(config, seed), split_images(mesh))
+        batch = {{name: x for name, x in random_batch(config, seed).items() if name in batch_of(config)}}
+        batch = to_mesh(batch, split_images(mesh))
         assert len(batch["source_image"].addressable_shards) == len(devices)
         state, metrics = step(state, batch, constants, steps_key(config))
     {check}
