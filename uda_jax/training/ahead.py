@@ -126,8 +126,8 @@ def forecast(compiled: jax.stages.Compiled, parts: int = 1) -> Forecast:
     """What the compiler says of its program.
 
     Args:
-      parts: `config.train.accumulate`, how often the step's loop over them runs; XLA's cost analysis counts it once. The
-        update outside of it, a hundredth at most, is then counted too often.
+      parts: `config.train.accumulate`: how often the step's loop over them runs, which XLA's cost analysis counts once.
+        The update outside of it, a hundredth at most, is then counted too often.
     """
     cost, text = compiled.cost_analysis() or {}, compiled.as_text() or ""
     flops, moved = (parts * max(cost.get(name, 0.0), 0.0) for name in ("flops", "bytes accessed"))
