@@ -1,5 +1,6 @@
 """Trajectories of several iterations, through `step`, the methods and the optimizers."""
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -173,20 +174,28 @@ def jitted_update(dilations: tuple[int, ...], variant: str) -> Any:
     return jax.jit(build_update(config), donate_argnums=0)
 
 
+def follow(file: str, variant: str, state: TrainState, advance: Callable[..., Any]) -> None:
+    """Checks every iteration; `advance` takes (state, batch) to (gradients, metrics, the next state)."""
+    for i, batch in enumerate(batches(file)):
+        before = snapshot(file, variant, i, state)
+        grads, metrics, state = advance(state, batch)
+        check_metrics(file, variant, i, metrics)
+        check_gradients(file, variant, i, grads)
+        if stored(file, variant, i):
+            check_state(file, variant, i, before, state)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("file", "variant"), TRAJECTORIES[1:])
 def test_trajectory(file: str, variant: str) -> None:
     config = config_of(file, variant)
-    state, _ = ref.rule_state(config, int(ref.load(file)["seed"]))
     update = jitted_update(tuple(config.model.dilations), variant)
-    for i, batch in enumerate(batches(file)):
+
+    def advance(state: TrainState, batch: dict[str, np.ndarray]) -> tuple[Gradients, Any, TrainState]:
         grads, metrics = jitted_gradients(file)(state, batch)
-        check_metrics(file, variant, i, metrics)
-        check_gradients(file, variant, i, grads)
-        before = snapshot(file, variant, i, state)
-        state = update(state, grads)
-        if stored(file, variant, i):
-            check_state(file, variant, i, before, state)
+        return grads, metrics, update(state, grads)
+
+    follow(file, variant, ref.rule_state(config, int(ref.load(file)["seed"]))[0], advance)
 
 
 @pytest.mark.slow
@@ -196,11 +205,4 @@ def test_trajectory_of_whole_steps(file: str, variant: str) -> None:
     config = config_of(file, variant)
     state, networks = ref.rule_state(config, int(ref.load(file)["seed"]))
     gradients, step = build_gradients(config, networks), build_step(config, networks)
-    both = jax.jit(lambda state, batch: (gradients(state, batch), step(state, batch)))
-    for i, batch in enumerate(batches(file)):
-        before = snapshot(file, variant, i, state)
-        (grads, metrics), (state, _) = both(state, batch)
-        check_metrics(file, variant, i, metrics)
-        check_gradients(file, variant, i, grads)
-        if stored(file, variant, i):
-            check_state(file, variant, i, before, state)
+    follow(file, variant, state, jax.jit(lambda *args: (*gradients(*args), step(*args)[0])))

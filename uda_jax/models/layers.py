@@ -131,14 +131,13 @@ def _max_pool_forward(
     was rounded otherwise is found nowhere, so that its gradient is lost.
     """
     padded = jax.lax.pad(x, jnp.full((), -jnp.inf, x.dtype), ((0, 0, 0), (*rows, 0), (*columns, 0), (0, 0, 0)))
-    y = max_pool(x, kernel, stride, rows, columns)
-    largest, place = jnp.full_like(y, -jnp.inf), jnp.zeros(y.shape, jnp.uint8)
-    for number, (i, j) in enumerate(np.ndindex(kernel, kernel)):
-        last_i, last_j = i + (y.shape[1] - 1) * stride + 1, j + (y.shape[2] - 1) * stride + 1
-        part = padded[:, i:last_i:stride, j:last_j:stride]
+    height, width = ((n - kernel) // stride * stride + 1 for n in padded.shape[1:3])  # of where windows begin
+    parts = [padded[:, i : i + height : stride, j : j + width : stride] for i, j in np.ndindex(kernel, kernel)]
+    largest, place = parts[0], jnp.zeros(parts[0].shape, jnp.uint8)
+    for number, part in enumerate(parts[1:], start=1):
         place = jnp.where(part > largest, jnp.uint8(number), place)
         largest = jnp.maximum(largest, part)
-    return y, (place, x[:0])  # of x the shape alone
+    return largest, (place, x[:0])  # of x the shape alone
 
 
 def _max_pool_backward(
