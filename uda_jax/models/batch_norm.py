@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from uda_jax.models.layers import Dtype, Initializer, at_least_float32
+from uda_jax.models.initializers import Initializer
+from uda_jax.models.layers import Dtype, at_least_float32
 
 CHOICES = {"norm": ("batch", "frozen"), "affine": ("train", "frozen")}  # of `BatchNorm`
 PIXELS = (0, 1, 2)  # the axes of a map that are no channels

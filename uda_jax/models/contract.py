@@ -11,11 +11,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 import ml_collections
 
-from uda_jax.models.layers import Initializer
+from uda_jax.models.initializers import Initializer, he, normal
 
 INITIALIZERS: dict[str, Initializer] = {
-    "normal": nn.initializers.normal(0.01),
-    "he": nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+    "normal": normal(0.01),
+    "he": he("out"),
 }
 CHOICES = {
     "init": tuple(INITIALIZERS),

@@ -14,7 +14,8 @@ from uda_jax.models.batch_norm import CHOICES as OF_NORM
 from uda_jax.models.batch_norm import BatchNorm
 from uda_jax.models.contract import Head, Shapes, dtypes
 from uda_jax.models.depthwise import DepthwiseConv
-from uda_jax.models.layers import Conv, Dtype, resize_bilinear, uniform_fan_in
+from uda_jax.models.initializers import he, normal, uniform_fan_in
+from uda_jax.models.layers import Conv, Dtype, resize_bilinear
 
 CHOICES = {"head_norm": OF_NORM["norm"]}
 RATES = (1, 6, 12, 18)  # of the ASPP; the first is a 1x1
@@ -42,7 +43,7 @@ class ContextFusion(nn.Module):
 
     def setup(self) -> None:
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        conv = partial(Conv, kernel_init=nn.initializers.variance_scaling(2.0, "fan_in", "normal"), **types)
+        conv = partial(Conv, kernel_init=he("in"), **types)
         norm = partial(BatchNorm, mode=self.norm, param_dtype=self.param_dtype)
         depthwise = partial(DepthwiseConv, kernel=3, kernel_init=uniform_fan_in(9), **types)
         self.embed_layers = [Conv(self.width, 1, use_bias=True, **types) for _ in range(self.maps)]
@@ -56,7 +57,7 @@ class ContextFusion(nn.Module):
         ]
         self.bottleneck = ConvNorm(conv(features=self.width, kernel=3), norm())
         self.drop = nn.Dropout(self.dropout, broadcast_dims=(1, 2))
-        self.conv_seg = Conv(self.num_classes, 1, use_bias=True, kernel_init=nn.initializers.normal(0.01), **types)
+        self.conv_seg = Conv(self.num_classes, 1, use_bias=True, kernel_init=normal(0.01), **types)
 
     def features(self, maps: Sequence[jax.Array], train: bool) -> jax.Array:
         size = maps[0].shape[1], maps[0].shape[2]

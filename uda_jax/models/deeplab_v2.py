@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import ml_collections
 
 from uda_jax.models.contract import Head, Shapes, dtypes
-from uda_jax.models.layers import Dtype, Initializer, uniform_fan_in
+from uda_jax.models.initializers import Initializer, normal, uniform_fan_in
+from uda_jax.models.layers import Dtype
 
 
 class ASPP(nn.Module):
@@ -28,7 +29,7 @@ class ASPP(nn.Module):
     stage: int = -1
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
-    kernel_init: Initializer = nn.initializers.normal(0.01)
+    kernel_init: Initializer = normal(0.01)
 
     def features(self, maps: Sequence[jax.Array], train: bool) -> jax.Array:
         del train  # no normalisation, no dropout

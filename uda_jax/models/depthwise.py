@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from uda_jax.models.convolution import Precision
-from uda_jax.models.layers import Dtype, Initializer, add_bias, at_least_float32
+from uda_jax.models.initializers import Initializer, normal
+from uda_jax.models.layers import Dtype, add_bias, at_least_float32
 
 
 def same_padding(size: int, kernel: int, stride: int = 1, dilation: int = 1) -> tuple[int, int]:
@@ -163,7 +164,7 @@ class DepthwiseConv(nn.Module):
     stride: int = 1
     dilation: int = 1
     use_bias: bool = False
-    kernel_init: Initializer = nn.initializers.normal(0.01)
+    kernel_init: Initializer = normal(0.01)
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
 

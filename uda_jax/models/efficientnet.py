@@ -14,7 +14,8 @@ from uda_jax.errors import UserError
 from uda_jax.models.batch_norm import BatchNorm
 from uda_jax.models.contract import INITIALIZERS, Backbone, Shapes, dtypes
 from uda_jax.models.depthwise import DepthwiseConv
-from uda_jax.models.layers import Conv, Dtype, Initializer
+from uda_jax.models.initializers import Initializer, normal
+from uda_jax.models.layers import Conv, Dtype
 
 
 class Stage(NamedTuple):
@@ -86,7 +87,7 @@ class EfficientNetLite(nn.Module):
     output_stride: int = 16
     norm: str = "batch"
     affine: str = "train"
-    kernel_init: Initializer = nn.initializers.normal(0.01)
+    kernel_init: Initializer = normal(0.01)
     remat: bool = False
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32

@@ -1,6 +1,5 @@
 """Layers with PyTorch's geometry (padding, ceil mode, align_corners) and a fast path on every backend."""
 
-from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,21 +10,11 @@ import numpy as np
 
 from uda_jax.models.convolution import cell_convolution, convolution, convolve_cells, pointwise, same_convolution
 from uda_jax.models.image_convolution import image_convolution
+from uda_jax.models.initializers import Initializer, uniform_fan_in
 from uda_jax.models.rows import row_groups, whole_rows
 
 Dtype = Any
-Initializer = Callable[..., jax.Array]
 IMAGE_CHANNELS = 3
-
-
-def uniform_fan_in(fan_in: int) -> Initializer:
-    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): PyTorch's default for convolution kernels and biases."""
-    bound = 1.0 / np.sqrt(fan_in)
-
-    def init(key: jax.Array, shape: Sequence[int], dtype: Dtype = jnp.float32) -> jax.Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return init
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:

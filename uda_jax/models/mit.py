@@ -14,6 +14,7 @@ import ml_collections
 
 from uda_jax.models.contract import Backbone, Shapes, dtypes
 from uda_jax.models.depthwise import DepthwiseConv
+from uda_jax.models.initializers import truncated_normal
 from uda_jax.models.layers import Conv, Dtype, at_least_float32
 
 
@@ -89,7 +90,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         width = x.shape[-1]
-        init = nn.initializers.truncated_normal(0.02)
+        init = truncated_normal(0.02)
         dense = partial(nn.Dense, kernel_init=init, dtype=self.dtype, param_dtype=self.param_dtype)
         x = x + self._kept(self._attention(self.norm(epsilon=1e-6, name="norm1")(x), dense), train)
         y = dense(EXPANSION * width, name="mlp_fc1")(self.norm(epsilon=1e-6, name="norm2")(x))

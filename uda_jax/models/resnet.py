@@ -12,7 +12,8 @@ import ml_collections
 from uda_jax.errors import UserError
 from uda_jax.models.batch_norm import BatchNorm
 from uda_jax.models.contract import INITIALIZERS, Backbone, Shapes, dtypes
-from uda_jax.models.layers import Conv, Dtype, Initializer, max_pool, max_pool_ceil
+from uda_jax.models.initializers import Initializer, normal
+from uda_jax.models.layers import Conv, Dtype, max_pool, max_pool_ceil
 
 # name -> (blocks in each stage, bottleneck?)
 DEPTHS = {
@@ -49,7 +50,7 @@ class ResNet(nn.Module):
     stride_in_1x1: bool = True
     norm: str = "batch"
     affine: str = "train"
-    kernel_init: Initializer = nn.initializers.normal(0.01)
+    kernel_init: Initializer = normal(0.01)
     remat: bool = False
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32

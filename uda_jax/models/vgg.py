@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import ml_collections
 
 from uda_jax.models.contract import INITIALIZERS, Backbone, Shapes, dtypes
-from uda_jax.models.layers import Conv, Dtype, Initializer, max_pool
+from uda_jax.models.initializers import Initializer
+from uda_jax.models.layers import Conv, Dtype, max_pool
 
 # (name, channels of the full-width network, dilation); "pool" halves the size, dropping an odd last row
 LAYERS = (
