@@ -118,6 +118,7 @@ def train_stream(
     def at_positions(find: Callable[[np.ndarray], np.ndarray]) -> tf.data.Dataset:
         return records.look_up(lambda numbers: find(position(numbers)), start * share)
 
+    @records.as_written
     def example(number: tf.Tensor, record: tf.Tensor, rare: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         stored = decode(record)
         image, label = augment.resize(stored["image"], stored.get("label"), tuple(stream.size))
@@ -212,6 +213,7 @@ def eval_batches(
     mine = _slice_of(_cut(pieces, 0, count), process_index, process_count)
     decode = _decoder(builders, labels)
 
+    @records.as_written
     def example(record: tf.Tensor) -> dict[str, tf.Tensor]:
         stored = decode(record)
         image, _ = augment.resize(stored["image"], None, size)
@@ -347,6 +349,7 @@ def _share(batch_size: int, process_count: int) -> int:
     return batch_size // process_count
 
 
+@records.as_written
 def _read(filename: tf.Tensor, skip: tf.Tensor, take: tf.Tensor) -> tf.data.Dataset:
     return tf.data.TFRecordDataset(filename).skip(skip).take(take)
 
@@ -365,6 +368,7 @@ def _decoder(
     encoded = [*([] if labels else ["label"]), *(["image"] if size else [])]
     decoders = {key: tfds.decode.SkipDecoding() for key in encoded}
 
+    @records.as_written
     def decode(record: tf.Tensor) -> dict[str, tf.Tensor]:
         stored = features.deserialize_example(record, decoders=decoders)
         if size:

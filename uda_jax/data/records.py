@@ -25,6 +25,9 @@ from uda_jax.errors import UserError
 READS = 32  # in flight: an object store answers each after some 20 ms
 FRAME = 16  # bytes around a record: its length, and two checksums
 CHUNK = 256  # positions that are looked up at a time
+# For functions given to tf.data: none of ours branches on tensors in Python, which TensorFlow would look for in all
+# that they call: 1.5 s of a run's start.
+as_written = tf.autograph.experimental.do_not_convert
 
 
 class Index(NamedTuple):
@@ -122,6 +125,7 @@ def join(parts: list[Records]) -> Records:
 def look_up(find: Callable[[np.ndarray], np.ndarray], first: int) -> tf.data.Dataset:
     """What `find`, int64 [n] -> int64 [n], finds for the numbers from `first` on, int64 [] each, endlessly."""
 
+    @as_written
     def some(chunk: tf.Tensor) -> tf.Tensor:
         numbers = first + chunk * CHUNK + tf.range(CHUNK, dtype=tf.int64)
         return tf.ensure_shape(tf.numpy_function(find, [numbers], tf.int64, stateful=False), [CHUNK])
@@ -152,6 +156,7 @@ def read(records: Records, numbers: tf.data.Dataset) -> tf.data.Dataset:
     files, offset, length = (tf.constant(column) for column in (records.files, records.offset, records.length))
     shard = tf.constant(records.shard)
 
+    @as_written
     def one(number: tf.Tensor) -> tf.data.Dataset:
         size = tf.gather(length, number)
         variant = tf.raw_ops.TFRecordDatasetV2(
