@@ -161,7 +161,7 @@ manager.close()
 @pytest.mark.slow
 def test_a_checkpoint_of_two_devices_is_exported_on_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The run's parameters were split over its devices, and its data are nowhere."""
-    run_on(2, TWO_DEVICES.replace("WORKDIR", repr(str(tmp_path))))
+    run_on(2, "-c", TWO_DEVICES.replace("WORKDIR", repr(str(tmp_path))))
     assert main([f"--checkpoint={tmp_path}", "--format=safetensors"]) == 0
     assert capsys.readouterr().out.startswith(f"wrote {tmp_path}/weights-3.safetensors (0.")
     config = tiny("resnet18")

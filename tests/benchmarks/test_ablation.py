@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +6,8 @@ import pytest
 
 from benchmarks import ablation, attack_direction
 from configs import demo, streets_apoda
-from tests.test_main import ROOT, TINY, VGG
+from tests.test_main import TINY, VGG
+from tests.training import forked
 from uda_jax.config import check_config
 from uda_jax.errors import UserError
 
@@ -122,14 +120,14 @@ def without_times(metrics: str) -> list[dict[str, float]]:
 
 @pytest.mark.slow
 def test_the_command_trains_reports_and_resumes(data_dir: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.ablation", f"--workdir={tmp_path}/x", *TINY[1:], *VGG]
+    command = ["benchmarks.ablation", f"--workdir={tmp_path}/x", *TINY[1:], *VGG]
     command += [f"--config.data.dir={data_dir}", "--config.train.steps=4"]
     command += ["--config.apoda.warmup_steps=2", "--variants=source-only,all"]
 
     def run() -> str:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=dict(os.environ))
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        status, said = forked.run(*command)
+        assert status == 0, said
+        return said
 
     assert "| all | 1 |" in run()
     results = json.loads((tmp_path / "x" / "ablation.json").read_text())
@@ -141,10 +139,10 @@ def test_the_command_trains_reports_and_resumes(data_dir: Path, tmp_path: Path) 
     assert np.abs(moved["source"]).max() > 0 and gap.any() and (moved["source"] != moved["target"]).any()
     with pytest.raises(UserError, match=r"source_only/seed0 was trained with 'source_only', without a discriminator"):
         attack_direction.report([tmp_path / "x" / "source_only" / "seed0"])
-    unshared = [sys.executable, "-m", "uda_jax.main", "--config=configs/streets_apoda.py", *command[4:-1]]
+    unshared = ["uda_jax.main", "--config=configs/streets_apoda.py", *command[2:-1]]
     unshared += [f"--workdir={tmp_path}/y", "--config.apoda.lambda_ent_main=0.0"]
     unshared += ["--config.apoda.adversarial_after_warmup=False"]
-    subprocess.run(unshared, cwd=ROOT, check=True, env=dict(os.environ))
+    assert forked.run(*unshared)[0] == 0
     evaluations, metrics = (
         [(run / name).read_text() for run in (tmp_path / "x" / "all" / "seed0", tmp_path / "y")]
         for name in ("evaluation.json", "metrics.jsonl")

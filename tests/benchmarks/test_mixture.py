@@ -1,7 +1,5 @@
 """The picture of a mixture."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -13,12 +11,11 @@ from PIL import Image
 
 from benchmarks.mixture import GAP, colour_of, mixtures
 from tests.conftest import SIZE, random_batch
+from tests.training import forked
 from uda_jax.data.labels import palette
 from uda_jax.models.networks import build_networks
 from uda_jax.training.loop import train
 from uda_jax.training.state import create_state
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -55,12 +52,9 @@ def test_a_picture_of_a_run_and_none_of_one_that_mixes_nothing(dacs: ConfigDict,
     train(dacs, tmp_path / "dacs")
     dacs.method = "source_only"
     train(dacs, tmp_path / "plain")
-    command = [sys.executable, "-m", "benchmarks.mixture", f"--out={tmp_path}/m.png"]
-    done, refused = (
-        subprocess.run([*command, str(tmp_path / name)], cwd=ROOT, capture_output=True, text=True, check=False)
-        for name in ("dacs", "plain")
-    )
-    assert done.returncode == 0, done.stderr
+    command = ["benchmarks.mixture", f"--out={tmp_path}/m.png"]
+    done, refused = (forked.run(*command, str(tmp_path / name)) for name in ("dacs", "plain"))
+    assert done[0] == 0, done
     with Image.open(tmp_path / "m.png") as picture:
         assert picture.size == (6 * (SIZE[1] + GAP) - GAP, 2 * (SIZE[0] + GAP) - GAP)
-    assert refused.returncode == 2 and "'source_only', which mixes nothing" in refused.stderr
+    assert refused[0] == 2 and "'source_only', which mixes nothing" in refused[1]

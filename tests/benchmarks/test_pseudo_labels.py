@@ -1,8 +1,6 @@
 """The diagnosis of a teacher's labels."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +8,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from benchmarks.pseudo_labels import Said, table
+from tests.training import forked
 from uda_jax.evaluation.calibration import histogram
 from uda_jax.training.loop import train
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_shares_of_a_class() -> None:
@@ -38,11 +35,8 @@ def test_a_run_is_read_at_every_checkpoint_and_one_without_a_teacher_is_refused(
     train(config, tmp_path / "dacs")
     config.method = "source_only"
     train(config, tmp_path / "source_only")
-    command = [sys.executable, "-m", "benchmarks.pseudo_labels", str(tmp_path / "dacs"), str(tmp_path / "source_only")]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert re.findall(r"dacs, step (\d)", run.stdout) == ["1", "2"]
-    found = [
-        [int(x) for x in re.findall(r"\d+", line)] for line in run.stdout.splitlines() if line.startswith("| road")
-    ]
+    status, said = forked.run("benchmarks.pseudo_labels", str(tmp_path / "dacs"), str(tmp_path / "source_only"))
+    assert re.findall(r"dacs, step (\d)", said) == ["1", "2"]
+    found = [[int(x) for x in re.findall(r"\d+", line)] for line in said.splitlines() if line.startswith("| road")]
     assert len(found) == 2 and all(0 <= x <= 100 for row in found for x in row)
-    assert run.returncode == 2 and "source_only was trained with 'source_only', without a teacher" in run.stderr
+    assert status == 2 and "source_only was trained with 'source_only', without a teacher" in said

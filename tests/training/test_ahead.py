@@ -155,7 +155,7 @@ def test_the_command_on_this_machines_devices(tmp_path) -> None:
     """It needs no data, and compiles what training would run; a batch that does not divide is refused as there."""
     arguments = ["aot", *TINY, "--config.mesh.space=2"]
     code = f"import sys; sys.argv = {arguments!r}\nimport uda_jax.aot as a, uda_jax.cli as c\nc.run(a.main)"
-    said = run_on(4, code)
+    said = run_on(4, "-c", code)
     assert "adaptsegnet, 4 x cpu, compiled in" in said and "memory of a step: 0.0" in said
     assert "all-reduce: " in said and "collective-permute: " in said
     command = [sys.executable, "-m", "uda_jax.aot", *TINY, "--config.train.accumulate=3"]

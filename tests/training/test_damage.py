@@ -1,8 +1,6 @@
 """A run whose files were damaged goes on rightly, or says what is wrong and what to do; see also test_kill.py."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -12,7 +10,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from tests.conftest import shrink
-from tests.test_main import ROOT, TINY
+from tests.test_main import TINY
+from tests.training import forked
 from tests.training.test_train import assert_equal
 from uda_jax.config import default_config
 from uda_jax.errors import UserError
@@ -37,15 +36,15 @@ def run(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> tuple[Confi
 @pytest.mark.slow
 def test_cut_off_data_are_answered(data_dir: Path, tmp_path: Path) -> None:
     """In a process of its own: Orbax leaves reads behind, which complain in later tests."""
-    command = [sys.executable, "-m", "uda_jax.main", *TINY, f"--config.data.dir={data_dir}", f"--workdir={tmp_path}/x"]
-    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert first.returncode == 0, first.stderr
+    command = ["uda_jax.main", *TINY, f"--config.data.dir={data_dir}", f"--workdir={tmp_path}/x"]
+    status, said = forked.run(*command)
+    assert status == 0, said
     for file in (tmp_path / "x" / "checkpoints" / "2" / "default").rglob("d/*"):
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert again.returncode == 2
-    assert f"error: {tmp_path}/x/checkpoints/2 cannot be restored: " in again.stderr
-    assert f"remove {tmp_path}/x/checkpoints to begin anew." in again.stderr  # Orbax's threads may add to it
+    status, said = forked.run(*command)
+    assert status == 2
+    assert f"error: {tmp_path}/x/checkpoints/2 cannot be restored: " in said
+    assert f"remove {tmp_path}/x/checkpoints to begin anew." in said  # Orbax's threads may add to it
 
 
 @pytest.mark.parametrize(
@@ -106,18 +105,15 @@ def test_bits_that_flipped_are_found_by_checksums(data_dir: Path, tmp_path: Path
     train = ["uda_jax.main", *TINY, f"--config.data.dir={data_dir}", f"--workdir={workdir}"]
     train.append("--config.train.checkpoint_every=1")
 
-    def run(*command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
-
-    assert run(*train).returncode == 0
+    status, said = forked.run(*train)
+    assert status == 0, said
     before = read_arrays(export(workdir, out=tmp_path / "w.npz"))[0]
     for file in (workdir / "checkpoints/2/default").rglob("d/*"):  # which of them has the weights differs
         flip(file)
-    refused = run("uda_jax.export", f"--checkpoint={workdir}", f"--out={tmp_path}/w.npz")
-    assert refused.returncode == 2 and f"{workdir}/checkpoints/2 " in refused.stderr and "--step" in refused.stderr
-    again = run(*train)
-    assert again.returncode == 0, again.stderr
-    said = again.stdout + again.stderr
+    status, said = forked.run("uda_jax.export", f"--checkpoint={workdir}", f"--out={tmp_path}/w.npz")
+    assert status == 2 and f"{workdir}/checkpoints/2 " in said and "--step" in said
+    status, said = forked.run(*train)
+    assert status == 0, said
     assert f"warning: {workdir}/checkpoints/2 cannot be restored: " in said
     assert f"moved to {workdir}/damaged, going on from step 1" in said
     after = read_arrays(export(workdir, out=tmp_path / "w.npz"))[0]

@@ -6,15 +6,15 @@ import random
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.test_main import ROOT, TINY, VGG
+from tests.test_main import TINY, VGG
+from tests.training.forked import Forked
 from tests.training.test_train import lines
 from uda_jax.errors import STOPPED
 from uda_jax.export import export
@@ -27,41 +27,31 @@ EACH = ((), ())  # arguments of one process alone
 
 
 def start(
-    workdir: Path, *args: str, each: tuple[tuple[str, ...], ...] = EACH, module: str = "uda_jax.main"
-) -> list[subprocess.Popen[str]]:
+    workdir: Path, *args: str, each: Sequence[Sequence[str]] = EACH, module: str = "uda_jax.main", x64: bool = False
+) -> list[Forked]:
     with socket.socket() as s:
         s.bind(("localhost", 0))
         port = s.getsockname()[1]
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
-    command = [sys.executable, "-m", module, f"--coordinator=localhost:{port}", "--processes=2"]
-    return [
-        subprocess.Popen(
-            [*command, f"--process={i}", f"--workdir={workdir}", *args, *own],
-            cwd=ROOT,
-            env=os.environ | {"XLA_FLAGS": flags},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for i, own in enumerate(each)
-    ]
+    met = (f"--coordinator=localhost:{port}", "--processes=2", f"--workdir={workdir}", *args)
+    return [Forked(module, *met, f"--process={i}", *own, x64=x64, XLA_FLAGS=flags) for i, own in enumerate(each)]
 
 
-def ended(workers: list[subprocess.Popen[str]], status: int, within: float = 300) -> list[str]:
-    outputs = [worker.communicate(timeout=within)[0] for worker in workers]
-    assert [worker.returncode for worker in workers] == [status] * len(workers), "\n".join(outputs)
+def ended(workers: list[Forked], status: int, within: float = 300) -> list[str]:
+    found = [worker.ended(within) for worker in workers]
+    outputs = [worker.printed() for worker in workers]
+    assert found == [status] * len(workers), "\n".join(outputs)
     return outputs
 
 
-def alone(workdir: Path, *args: str) -> None:
-    command = [sys.executable, "-m", "uda_jax.main", f"--workdir={workdir}", *args]
-    subprocess.run(command, cwd=ROOT, env=dict(os.environ), check=True, capture_output=True)
+def alone(workdir: Path, *args: str, x64: bool = False) -> None:
+    ended([Forked("uda_jax.main", f"--workdir={workdir}", *args, x64=x64)], 0)
 
 
-def steps_taken(workers: list[subprocess.Popen[str]], workdir: Path, steps: int) -> None:
+def steps_taken(workers: list[Forked], workdir: Path, steps: int) -> None:
     """Waits until that many steps are in the log."""
     while len(lines(workdir) if (workdir / "metrics.jsonl").exists() else []) < steps:
-        assert all(worker.poll() is None for worker in workers), [worker.communicate()[0] for worker in workers]
+        assert all(worker.poll() is None for worker in workers), [worker.printed() for worker in workers]
         time.sleep(0.1)
 
 
@@ -86,17 +76,14 @@ def assert_same(one: Path, other: Path, tolerance: float, scores: bool = True) -
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_device_does(
-    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_processes_train_what_one_device_does(data_dir: Path, tmp_path: Path) -> None:
     """In float64: AdaptSegNet, batch norm over the whole batch; then source-only, frozen, from its weights."""
-    monkeypatch.setenv("JAX_ENABLE_X64", "1")
     args = [*SMALL, *FLOAT64, f"--config.data.dir={data_dir}", "--config.train.steps=3"]
     pretrained = f"--config.model.pretrained={tmp_path}/batch_one.npz"
     for norm, *own in (("batch",), ("frozen", "--config.method=source_only", pretrained)):
         own = [*args, f"--config.model.norm={norm}", *own]
-        alone(tmp_path / f"{norm}_one", *own)
-        ended(start(tmp_path / f"{norm}_two", *own), 0)
+        alone(tmp_path / f"{norm}_one", *own, x64=True)
+        ended(start(tmp_path / f"{norm}_two", *own, x64=True), 0)
         assert_same(tmp_path / f"{norm}_one", tmp_path / f"{norm}_two", 1e-10)
 
 
@@ -111,7 +98,7 @@ def test_two_processes_stop_are_preempted_and_resume_one_model(data_dir: Path, t
     # Where one is preempted they agree on the step, save it, and both ask by their exit status to be started again.
     workers = start(tmp_path / "run", *args, "--config.train.steps=2500")
     steps_taken(workers, tmp_path / "run", 6)
-    workers[1].send_signal(signal.SIGTERM)
+    workers[1].send(signal.SIGTERM)
     ended(workers, STOPPED)
     *before, saved = checkpoint.steps(tmp_path / "run")
     assert before == [2, 3] and 3 < saved < 2500
@@ -128,12 +115,10 @@ def test_two_kills_of_one_of_two_end_the_other_and_both_resume_to_the_bit(data_d
     moments = random.Random(os.urandom(8))
     for number in range(2):
         workers = start(tmp_path / "killed", *args)
-        time.sleep(moments.uniform(0.2, 0.9) * whole)
+        time.sleep(moments.uniform(0.1, 0.6) * whole)  # which compiled, too
         victim, other = (workers[(number + i) % 2] for i in range(2))
-        victim.kill()
-        victim.communicate()
-        output, _ = other.communicate(timeout=150)
-        assert other.returncode != STOPPED, output
+        victim.send(signal.SIGKILL)
+        assert other.ended(within=150) != STOPPED, other.printed()
     ended(start(tmp_path / "killed", *args), 0)
     assert_same(tmp_path / "whole", tmp_path / "killed", 0)
 

@@ -1,4 +1,7 @@
-"""bfloat16, remat and accumulation train to the same place as a run without them."""
+"""bfloat16, remat and accumulation train to the same place as a run without them.
+
+docs/performance.md has the errors after STEPS = 24, within these bounds, too.
+"""
 
 import json
 from pathlib import Path
@@ -10,11 +13,11 @@ from ml_collections import ConfigDict
 
 from uda_jax.training.loop import train
 
-STEPS = 60
+STEPS = 24
 
 
 def trained(config: ConfigDict, workdir: Path, norm: str, **options: object) -> tuple[float, np.ndarray]:
-    """(mean cross entropy on the source over the last 15 steps, all parameters) of a short run of AdaptSegNet."""
+    """(mean cross entropy on the source over the last 8 steps, all parameters) of a short run of AdaptSegNet."""
     config = config.copy_and_resolve_references()
     config.model.update(affine="train", init="he", two_levels=False, norm=norm, width=8, stem_width=8)
     rate = 0.002 if norm == "batch" else 0.0002  # unnormalised, ten times that is chaotic
@@ -27,7 +30,7 @@ def trained(config: ConfigDict, workdir: Path, norm: str, **options: object) -> 
     losses = [json.loads(line).get("loss_seg_main") for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     losses = [loss for loss in losses if loss is not None]
     assert len(losses) == STEPS and losses[-1] < 0.8 * losses[0]  # it learns
-    return float(np.mean(losses[-15:])), np.concatenate([np.ravel(x) for x in jax.tree.leaves(state.params)])
+    return float(np.mean(losses[-8:])), np.concatenate([np.ravel(x) for x in jax.tree.leaves(state.params)])
 
 
 @pytest.mark.slow
@@ -48,7 +51,7 @@ def trained(config: ConfigDict, workdir: Path, norm: str, **options: object) -> 
 def test_they_train_to_the_same_place(
     config: ConfigDict, tmp_path: Path, norm: str, cases: list[tuple[dict, float, float]]
 ) -> None:
-    """Relative errors of the loss and of the parameters after 60 steps."""
+    """Relative errors of the loss and of the parameters at the end."""
     plain, at = trained(config, tmp_path / "plain", norm)
     for options, of_loss, of_parameters in cases:
         loss, there = trained(config, tmp_path / next(iter(options)), norm, **options)

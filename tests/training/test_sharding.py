@@ -1,13 +1,12 @@
 import ast
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.test_main import TINY
+from tests.training.forked import Forked
 from tests.training.test_distributed import assert_same
 from uda_jax.errors import UserError
 from uda_jax.training.sharding import check_batch_size
@@ -49,20 +48,12 @@ print("worst", max(jax.tree.leaves(worst)))
 """
 
 
-def run_on(devices: int, code: str, **env: str) -> str:
-    """Standard output of a Python program that sees so many CPU devices."""
+def run_on(devices: int, module: str, *args: str, x64: bool = False) -> str:
+    """What a program of ours, or code after "-c", prints where it sees so many CPU devices."""
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"XLA_FLAGS": flags} | env,
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=800,
-    )
-    assert run.returncode == 0, run.stderr
-    return run.stdout
+    program = Forked(module, *args, x64=x64, XLA_FLAGS=flags)
+    assert program.ended(within=800) == 0, program.printed()
+    return program.printed()
 
 
 def eight_against_one(settings: str = "", steps: int = 2, check: str = "", space: int = 1) -> float:
@@ -74,7 +65,7 @@ def eight_against_one(settings: str = "", steps: int = 2, check: str = "", space
       space: how many of the eight share an image.
     """
     code = ON_EIGHT_DEVICES.format(settings=settings, steps=steps, check=check, space=space)
-    return float(run_on(8, code, JAX_ENABLE_X64="1").split()[-1])
+    return float(run_on(8, "-c", code, x64=True).split()[-1])
 
 
 @pytest.mark.slow
@@ -91,7 +82,11 @@ def test_eight_devices_mix_and_mask_as_one_does() -> None:
     assert eight_against_one(settings, check=check) < 1e-10
 
 
-LAPTOP = "config.model.update(backbone='efficientnet_lite0', head='daformer', head_width=8, init='normal')"
+# The laptop's network with one block a stage.
+LAPTOP = """from uda_jax.models.efficientnet import SCALES
+SCALES['efficientnet_lite0'] = (0.25, 0.25)
+config.model.update(backbone='efficientnet_lite0', head='daformer', head_width=8, init='normal')
+config.method = 'source_only'"""
 
 
 @pytest.mark.slow
@@ -100,7 +95,7 @@ LAPTOP = "config.model.update(backbone='efficientnet_lite0', head='daformer', he
     [
         (4, 71, ""),  # no layer's rows are a multiple of four
         (8, 96, "config.model.norm = 'frozen'"),  # fewer rows than devices in the last layers
-        (2, 70, f"{LAPTOP}; config.method = 'source_only'"),
+        (2, 70, LAPTOP),
         (4, 50, "config.method = 'apoda'; config.apoda.warmup_steps = 1"),
     ],
 )
@@ -140,16 +135,7 @@ print("worst", max(jax.tree.leaves(worst)))
 @pytest.mark.slow
 def test_a_batch_in_parts_trains_what_the_whole_one_does() -> None:
     """In float64, over two devices: equal but for the order of the sums where all parts weigh the same."""
-    assert float(run_on(2, ACCUMULATED, JAX_ENABLE_X64="1").split()[-1]) < 1e-10
-
-
-TRAINED = """
-import sys
-sys.argv = ["main", *{arguments!r}]
-from uda_jax import cli
-from uda_jax.main import main
-cli.run(main)
-"""
+    assert float(run_on(2, "-c", ACCUMULATED, x64=True).split()[-1]) < 1e-10
 
 
 @pytest.mark.slow
@@ -160,7 +146,7 @@ def test_a_checkpoint_of_four_devices_goes_on_with_one_and_with_eight(data_dir: 
 
     def train_on(devices: int, name: str, steps: int, *more: str) -> None:
         arguments = [*common, f"--workdir={tmp_path / name}", f"--config.train.steps={steps}", *more]
-        run_on(devices, TRAINED.format(arguments=arguments), JAX_ENABLE_X64="1")
+        run_on(devices, "uda_jax.main", *arguments, x64=True)
 
     train_on(1, "whole", 4)
     train_on(4, "four", 2)
@@ -191,7 +177,7 @@ for space in (1, 2):
 @pytest.mark.slow
 def test_devices_send_each_other_sums_borders_and_small_logits_alone() -> None:
     """The compiled program's collectives: no device ever holds the whole batch's features, or an image's."""
-    alone, shared = (ast.literal_eval(line) for line in run_on(4, COLLECTIVES).strip().splitlines())
+    alone, shared = (ast.literal_eval(line) for line in run_on(4, "-c", COLLECTIVES).splitlines()[-2:])
     assert alone == []
     logits = 2 * 18 * 9 * 19 * 4  # bytes: two images a device, the rows of two groups, float32
     assert {kind for kind, *_ in shared} == {"collective-permute", "all-gather"}
@@ -211,6 +197,6 @@ def test_the_message_for_many_devices() -> None:
         "try: check_batch_size(6, make_mesh().devices.size, 'train.batch_size')\n"
         "except UserError as e: print(e)"
     )
-    output = run_on(4, code)
+    output = run_on(4, "-c", code)
     assert "not divisible by the 4 devices" in output
     assert "--config.train.batch_size=8" in output
