@@ -1,4 +1,4 @@
-"""Every shipped config is built and checked; shrunk, each is traced, and one or more of a method take a finite step."""
+"""Every shipped config is built and checked; shrunk, each is traced, and some take a finite step."""
 
 import importlib
 from functools import partial
@@ -17,10 +17,7 @@ from uda_jax.training.step import build_step
 
 NAMES = sorted(p.stem for p in (Path(__file__).parents[1] / "configs").glob("*.py") if p.stem != "__init__")
 SHORT = ("demo", *(f"gta5_to_cityscapes_{method}" for method in ("adaptsegnet", "minent", "advent", "apoda")))
-LONG = (
-    *("laptop", "rendered_to_photos_apoda"),
-    *(f"gta5_to_cityscapes_{of}" for of in ("source_only", "dacs", "mic", "daformer_100_labels")),
-)
+LONG = ("laptop", "gta5_to_cityscapes_source_only", "gta5_to_cityscapes_mic")
 
 
 def test_there_are_configs() -> None:
@@ -52,7 +49,7 @@ def test_a_step_of_a_config(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({*NAMES} - {*SHORT, *LONG}))
 def test_a_step_of_a_config_is_traced(name: str) -> None:
-    """Names, shapes and types fit. That it compiles and computes numbers, its method's other configs have shown."""
+    """Names, shapes and types fit. That it compiles and computes numbers, tests of its method show."""
     config = shrink(importlib.import_module(f"configs.{name}").get_config())
     networks = build_networks(config)
     state = jax.eval_shape(partial(create_state, config, networks))

@@ -168,7 +168,7 @@ def test_comparison_and_ablation_run_on_two_processes(data_dir: Path, tmp_path: 
         *args[1:],
         *VGG,
         "--config.apoda.warmup_steps=1",
-        "--variants=source-only,all",
+        "--variants=all",
     ]
     outputs = ended(start(tmp_path / "ablation", *args, module="benchmarks.ablation"), 0)
     assert "| all | 1 |" in outputs[0] and "| all | 1 |" not in outputs[1]
