@@ -26,10 +26,9 @@ class Forked:
     """
 
     def __init__(self, module: str, *args: str, x64: bool = False, **variables: str) -> None:
-        descriptor, self._printed = tempfile.mkstemp(suffix=".txt")
-        os.close(descriptor)
+        self._output = tempfile.NamedTemporaryFile(suffix=".txt")  # noqa: SIM115 gone when this is
         self._process = SERVER.Process(
-            target=_become, args=(module, args, x64, os.environ | variables, self._printed), daemon=True
+            target=_become, args=(module, args, x64, os.environ | variables, self._output.name), daemon=True
         )
         self._process.start()
 
@@ -49,7 +48,7 @@ class Forked:
             os.kill(self._process.pid or 0, number)
 
     def printed(self) -> str:
-        return Path(self._printed).read_text()
+        return Path(self._output.name).read_text()
 
 
 def run(module: str, *args: str) -> tuple[int, str]:

@@ -26,6 +26,7 @@ from uda_jax.files import AnyPath
 HEARTBEAT_S = 100
 LOOK_S = 0.5  # between two looks for what another process said
 MEET_MS = 10_000  # for which those that end wait for the others to have read the message
+LAST_S = 3  # for which the coordinator stays after the others, who are aborted when they see it gone
 FAILED = "uda_jax/failed"
 
 
@@ -141,7 +142,7 @@ def ending_together() -> Iterator[None]:
                 if ending.acquire(blocking=False):
                     _meet("read")
                     print(f"error: {message}", file=sys.stderr, flush=True)
-                    _meet("said")  # the coordinator, without which the others are aborted, leaves no earlier
+                    leave_together()
                     os._exit(2)
                 return
 
@@ -169,6 +170,8 @@ def ending_together() -> Iterator[None]:
 def leave_together() -> None:
     """To be called in a run of several before a process that failed ends, when it has said why: `ending_together`."""
     _meet("said")
+    if jax.process_index() == 0:
+        time.sleep(LAST_S)
 
 
 def _meet(name: str) -> None:
