@@ -11,6 +11,7 @@ import ml_collections
 
 from uda_jax.methods.contract import Aux, Context, Method, Stream
 from uda_jax.methods.supervised import DROPOUT, supervised_loss
+from uda_jax.methods.terms import after, in_turn
 from uda_jax.models.networks import Networks
 
 STREAM = "labelled"
@@ -24,9 +25,10 @@ def with_few_labels(method: Method, config: ml_collections.ConfigDict, networks:
     lambda_seg_aux = config[config.method].get("lambda_seg_aux", 0.0)
 
     def segmenter_loss(params: Any, context: Context) -> tuple[jax.Array, Aux]:
-        loss, aux = method.segmenter_loss(params, context)
+        loss, aux = in_turn(lambda params: method.segmenter_loss(params, context))(params)
         key = jax.random.fold_in(context.key, DROPOUT + NUMBER)
-        outputs, stats = networks.segment(params, aux.stats, context.batch[f"{STREAM}_image"], key)
+        image = after(loss, context.batch[f"{STREAM}_image"])
+        outputs, stats = networks.segment(params, aux.stats, image, key)
         more, _ = supervised_loss(outputs, context.batch[f"{STREAM}_label"], lambda_seg_aux)
         return loss + config.few_labels.weight * more, aux._replace(
             stats=stats, metrics={**aux.metrics, "loss_labelled": more}

@@ -14,6 +14,7 @@ from uda_jax.methods.contract import Aux, Context, Method, Scalars, Stream
 from uda_jax.methods.health import predicted
 from uda_jax.methods.losses import SOURCE, TARGET, domain_accuracy, domain_loss
 from uda_jax.methods.supervised import DROPOUT, supervised_loss
+from uda_jax.methods.terms import after, in_turn
 from uda_jax.models.networks import Networks
 from uda_jax.models.segmenter import Outputs
 
@@ -25,12 +26,35 @@ ByDomain = dict[str, Outputs]
 Maps = Callable[[jax.Array], jax.Array] | None  # None for the features instead
 
 
+def segment(networks: Networks, params: Any, stats: Any, context: Context, domain: str) -> tuple[Outputs, Any]:
+    """(outputs, batch statistics after them) of a domain's images."""
+    key = jax.random.fold_in(context.key, DROPOUT + DOMAINS.index(domain))
+    return networks.segment(params, stats, context.batch[f"{domain}_image"], key)
+
+
+def segment_in_turn(
+    networks: Networks, params: Any, context: Context, lambda_seg_aux: float
+) -> tuple[jax.Array, Scalars, ByDomain, Any]:
+    """(source's loss, its metrics, outputs by domain, batch statistics after both), the target after the source's
+    gradient, for losses whose other terms are of the target alone."""
+
+    def term(params: Any) -> tuple[jax.Array, Any]:
+        outputs, stats = segment(networks, params, context.stats, context, "source")
+        loss, metrics = supervised_loss(outputs, context.batch["source_label"], lambda_seg_aux)
+        return loss, (outputs, stats, metrics)
+
+    loss, (source, stats, metrics) = in_turn(term)(params)
+    image = after(loss, context.batch["target_image"])
+    context = context._replace(batch={**context.batch, "target_image": image})
+    target, stats = segment(networks, params, stats, context, "target")
+    return loss, metrics, {"source": source, "target": target}, stats
+
+
 def segment_both(networks: Networks, params: Any, context: Context) -> tuple[ByDomain, Any]:
     """(outputs by domain, batch statistics after both); the source goes first, which the statistics show."""
     outputs, stats = {}, context.stats
-    for i, domain in enumerate(DOMAINS):
-        key = jax.random.fold_in(context.key, DROPOUT + i)
-        outputs[domain], stats = networks.segment(params, stats, context.batch[f"{domain}_image"], key)
+    for domain in DOMAINS:
+        outputs[domain], stats = segment(networks, params, stats, context, domain)
     return outputs, stats
 
 
@@ -92,8 +116,7 @@ def adversarial_method(
     """
 
     def segmenter_loss(params: Any, context: Context) -> tuple[jax.Array, Aux]:
-        outputs, stats = segment_both(networks, params, context)
-        loss, metrics = supervised_loss(outputs["source"], context.batch["source_label"], settings.lambda_seg_aux)
+        loss, metrics, outputs, stats = segment_in_turn(networks, params, context, settings.lambda_seg_aux)
         adversarial, more = adversarial_loss(context.discriminators, outputs["target"], maps, settings, networks)
         metrics |= more | predicted(outputs["target"].main, "target")
         return loss + adversarial, Aux(stats, metrics, outputs)

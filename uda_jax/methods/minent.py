@@ -9,10 +9,9 @@ import jax
 import ml_collections
 
 from uda_jax.methods.contract import Aux, Context, Method
-from uda_jax.methods.game import TWO_DOMAINS, levels, segment_both
+from uda_jax.methods.game import TWO_DOMAINS, levels, segment_in_turn
 from uda_jax.methods.health import predicted
 from uda_jax.methods.losses import entropy_loss
-from uda_jax.methods.supervised import supervised_loss
 from uda_jax.models.networks import Networks
 
 LEAST_CLASSES = 2  # entropies are shares of log(classes)
@@ -27,8 +26,7 @@ def build(config: ml_collections.ConfigDict, networks: Networks) -> Method:
 
     def segmenter_loss(params: Any, context: Context) -> tuple[jax.Array, Aux]:
         """CE on the source plus the weighted entropies of the target's predictions (eq. 4)."""
-        outputs, stats = segment_both(networks, params, context)
-        loss, metrics = supervised_loss(outputs["source"], context.batch["source_label"], c.lambda_seg_aux)
+        loss, metrics, outputs, stats = segment_in_turn(networks, params, context, c.lambda_seg_aux)
         for level in levels(config):
             entropy = entropy_loss(jax.nn.softmax(outputs["target"].level(level)))
             metrics[f"loss_ent_{level}"] = entropy

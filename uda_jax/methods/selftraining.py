@@ -22,6 +22,7 @@ from uda_jax.methods.health import predicted
 from uda_jax.methods.losses import cross_entropy, weighted_cross_entropy
 from uda_jax.methods.supervised import DROPOUT
 from uda_jax.methods.teacher import momentum, moved
+from uda_jax.methods.terms import after, in_turn
 from uda_jax.models.layers import at_least_float32
 from uda_jax.models.networks import Networks
 from uda_jax.models.segmenter import Outputs
@@ -179,14 +180,18 @@ def build(
         return networks.segment(params, stats, images, key)
 
     def segmenter_loss(params: Any, context: Context) -> tuple[jax.Array, Aux]:
-        outputs, stats = forward(params, context.stats, context.batch["source_image"], context, 0)
-        loss, metrics = on_source(outputs, context)
+        def of_source(params: Any) -> tuple[jax.Array, Any]:
+            outputs, stats = forward(params, context.stats, context.batch["source_image"], context, 0)
+            loss, metrics = on_source(outputs, context)
+            return loss, (stats, metrics)
+
+        loss, (stats, metrics) = in_turn(of_source)(params)
 
         def alone() -> tuple[jax.Array, Any, Any]:
             return jnp.zeros_like(loss), stats, context.memory["batch_stats"]
 
         def with_target() -> tuple[tuple[jax.Array, Any, Any], Scalars]:
-            return on_target(params, stats, context)
+            return on_target(params, stats, context, loss)
 
         if c.start_step:
             shapes = jax.eval_shape(with_target)[1]
@@ -218,8 +223,10 @@ def build(
             loss = loss + c.lambda_distance * distance
         return loss, metrics
 
-    def on_target(params: Any, stats: Any, context: Context) -> tuple[tuple[jax.Array, Any, Any], Scalars]:
-        target, label = context.batch["target_weak"], context.batch["source_label"]
+    def on_target(
+        params: Any, stats: Any, context: Context, source_loss: jax.Array
+    ) -> tuple[tuple[jax.Array, Any, Any], Scalars]:
+        target, label = after(source_loss, context.batch["target_weak"]), context.batch["source_label"]
         teacher, teacher_stats = context.memory["params"], context.memory["batch_stats"]
         if c.teacher_mode == "train":
             says, teacher_stats = networks.segment(teacher, teacher_stats, target)
@@ -228,13 +235,17 @@ def build(
         pseudo, weight, sure = pseudo_labels(says.main, c)
         draws = draw(context, c, config.model.num_classes)
         mixed = mixture(full(context.batch["source_image"]), label, full(target), pseudo, weight, draws)
-        outputs, stats = forward(params, stats, mixed.images, context, 1)
-        loss = weighted_cross_entropy(outputs.main, mixed.labels, mixed.weights)
-        metrics = {"loss_mixed": loss, "sure_target": sure, **predicted(says.main, "target")}
-        loss = c.lambda_mixed * loss
+
+        def of_mixture(params: Any) -> tuple[jax.Array, Any]:
+            outputs, stats_after = forward(params, stats, mixed.images, context, 1)
+            loss = weighted_cross_entropy(outputs.main, mixed.labels, mixed.weights)
+            return c.lambda_mixed * loss, (stats_after, {"loss_mixed": loss})
+
+        loss, (stats, metrics) = (in_turn(of_mixture) if c.lambda_masked else of_mixture)(params)
+        metrics |= {"sure_target": sure, **predicted(says.main, "target")}
         if c.lambda_masked:
             shown = masking.shown(draws.blocks, (target.shape[1], target.shape[2]), c.mask_ratio)
-            image = masking.hide(_strong(full(target), draws.hidden), shown, mean)
+            image = masking.hide(_strong(full(after(loss, target)), draws.hidden), shown, mean)
             hidden, stats = forward(params, stats, image, context, 2)
             metrics["loss_masked"] = weighted_cross_entropy(hidden.main, pseudo, weight)
             loss = loss + c.lambda_masked * metrics["loss_masked"]
