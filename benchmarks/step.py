@@ -40,6 +40,7 @@ from uda_jax.config import check_config
 from uda_jax.errors import UserError
 from uda_jax.models.networks import build_networks
 from uda_jax.runs import batch_of
+from uda_jax.training import malloc
 from uda_jax.training.sharding import make_mesh, replicated, split_images, to_mesh
 from uda_jax.training.state import create_state, make_constants
 from uda_jax.training.step import jit_step, steps_key
@@ -121,6 +122,7 @@ def prepare(config: ml_collections.ConfigDict, equal: Path | None = None) -> Run
     constants = make(state.params, state.batch_stats)
     key = jax.jit(partial(steps_key, config), out_shardings=replicated(mesh))()
     step = jit_step(config, networks, mesh).lower(state, batch, constants, key).compile()
+    malloc.trim()  # as the training loop does
     compiled = time.perf_counter() - started
     memory = step.memory_analysis()
     temporary = f", temporaries {memory.temp_size_in_bytes / 2**30:.2f} GiB" if memory else ""

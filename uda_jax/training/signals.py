@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from uda_jax.errors import Stopped
+from uda_jax.training import malloc
 
 CAUGHT = (signal.SIGTERM, signal.SIGINT)
 
@@ -74,6 +75,7 @@ def stoppable(
     def call(*arguments: Any) -> Any:
         if not compiled:
             compiled.append(_in_thread(function.lower(*arguments).compile, stopped))
+            malloc.trim()
             ready(compiled[0])
         return compiled[0](*arguments)
 
