@@ -6,10 +6,21 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
+from types import ModuleType
 
+import jax
 import pytest
 
+from tests.conftest import shrink
 from tests.data_prep import raw_trees
+from uda_jax.config import check_config, default_config
+from uda_jax.errors import UserError
+from uda_jax.methods import METHODS
+from uda_jax.models.networks import build_networks
+from uda_jax.runs import batch_of
+from uda_jax.training.state import create_state
+from uda_jax.training.step import build_step
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -62,6 +73,24 @@ def test_files_and_commands_that_are_named_exist(page: Path) -> None:
     if page.name != "CHANGELOG.md":  # knows what has gone
         modules = set(re.findall(r"python -m ((?:uda_jax|data_prep)[\w.]*\w)", text))
         assert not [module for module in modules if importlib.util.find_spec(module) is None]
+
+
+def test_the_guides_method_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file that CONTRIBUTING.md shows, as `sure.py`: its settings are checked, and its step is traced."""
+    (code,) = (code for code in re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL))
+    sure = ModuleType("sure")
+    exec(dedent(code), sure.__dict__)
+    monkeypatch.setitem(METHODS, "sure", sure)
+    config = shrink(default_config())
+    config.method, config.sure.trust = "sure", "linear"
+    check_config(config)
+    networks = build_networks(config)
+    state = jax.eval_shape(lambda: create_state(config, networks))
+    _, metrics = jax.eval_shape(build_step(config, networks), state, batch_of(config))
+    assert metrics.keys() >= {"loss_seg_main", "loss_sure"}
+    config.sure.trust = "lineal"
+    with pytest.raises(UserError, match="did you mean 'linear'"):
+        check_config(config)
 
 
 @pytest.mark.slow
