@@ -25,7 +25,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("prepared")
     target = pictures(root / "raw", "target", count=2, seed=20) / "images"
     splits = [f"--split=train={pictures(root / 'raw')}", f"--split=target={target}"]
-    assert build.main(["--dataset=folders", "--name=mine", f"--out={root}", *splits]) == 0
+    assert build.main(["--dataset=folders", "--name=mine", f"--out={root}", "--workers=1", *splits]) == 0
     return root
 
 

@@ -26,7 +26,9 @@ def few(config: ConfigDict) -> ConfigDict:
     return config
 
 
-@pytest.mark.parametrize("method", ["source_only", "adaptsegnet", "dacs"])
+@pytest.mark.parametrize(
+    "method", ["adaptsegnet", *(pytest.param(m, marks=pytest.mark.slow) for m in ("source_only", "dacs"))]
+)
 def test_their_cross_entropy_joins_the_loss_of_any_method(few: ConfigDict, method: str) -> None:
     few.method = method
     networks = build_networks(few)

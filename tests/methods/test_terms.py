@@ -1,5 +1,6 @@
 """Terms in turn: the same loss and gradient, and the memory of the largest term instead of all."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -56,6 +57,24 @@ def test_aux_carries_no_gradient(given: tuple[jax.Array, jax.Array]) -> None:
     assert not jax.grad(lambda params: term(params)[1].sum())(params).any()
 
 
+def test_of_two_terms_the_activations_of_one_are_kept_at_a_time() -> None:
+    params, images = jnp.zeros((4, 8, 8)), jnp.zeros((2, 4096, 8))
+
+    def mean(params: jax.Array, images: jax.Array) -> tuple[jax.Array, None]:
+        return features(params, images).mean(), None
+
+    def temporaries(in_turn: Callable[[Term], Term], after: Callable[[jax.Array, jax.Array], jax.Array]) -> int:
+        def loss(params: jax.Array, images: jax.Array) -> jax.Array:
+            first, _ = in_turn(partial(mean, images=images[0]))(params)
+            return first + mean(params, after(first, images[1]))[0]
+
+        return jax.jit(jax.grad(loss)).lower(params, images).compile().memory_analysis().temp_size_in_bytes
+
+    turn, together = temporaries(in_turn, after), temporaries(lambda term: term, lambda number, x: x)
+    assert turn < 0.8 * together, (turn, together)
+
+
+@pytest.mark.slow
 def test_of_a_step_one_domains_activations_are_kept_at_a_time(
     config: ConfigDict, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,7 @@ def contents(directory: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in directory.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_run_that_could_not_start_leaves_its_workdir_free(config: ConfigDict, tmp_path: Path) -> None:
     """What the error advises can be followed in the same workdir."""
     config.method, config.discriminator.width, config.train.steps = "adaptsegnet", 4, 1
