@@ -81,15 +81,17 @@ def test_of_a_step_one_domains_activations_are_kept_at_a_time(
     networks, batch = build_networks(config), random_batch(config)
     state = jax.eval_shape(lambda: create_state(config, networks))
 
-    def temporaries() -> int:
-        found = jax.jit(build_step(config, networks), donate_argnums=0).lower(state, batch).compile().memory_analysis()
-        return found.temp_size_in_bytes
+    def compiled() -> tuple[int, int]:
+        """(bytes of temporaries, lines of the program)"""
+        found = jax.jit(build_step(config, networks), donate_argnums=0).lower(state, batch).compile()
+        return found.memory_analysis().temp_size_in_bytes, found.as_text().count("\n")
 
-    turn = temporaries()
+    turn, lines = compiled()
     monkeypatch.setattr(game, "in_turn", lambda term: term)
     monkeypatch.setattr(game, "after", lambda number, x: x)
-    together = temporaries()
+    together, lines_together = compiled()
     assert turn < 0.8 * together, (turn, together)
+    assert lines < 1.2 * lines_together, (lines, lines_together)  # what is waited for is not fused into all that waits
 
 
 def test_after_changes_nothing() -> None:
