@@ -93,6 +93,14 @@ class ResNet(nn.Module):
         return tuple(stages)
 
 
+def rectified_sum(x: jax.Array, y: jax.Array) -> jax.Array:
+    """relu(x + y), as a choice between zero and the sum: XLA:CPU computes a maximum with a constant anew wherever it is
+    read, and with it all residual sums before, so that the last block read the maps of all blocks.
+    """
+    total = x + y
+    return jnp.where(total <= 0, jnp.zeros((), total.dtype), total)
+
+
 class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1 with a residual; output 4 * width channels."""
 
@@ -114,7 +122,7 @@ class Bottleneck(nn.Module):
         if self.project:
             x = self.conv(4 * self.width, 1, self.stride, name="downsample_conv")(x)
             x = self.norm(name="downsample_bn")(x, train)
-        return nn.relu(x + y)
+        return rectified_sum(x, y)
 
 
 class BasicBlock(nn.Module):
@@ -136,7 +144,7 @@ class BasicBlock(nn.Module):
         if self.project:
             x = self.conv(self.width, 1, self.stride, name="downsample_conv")(x)
             x = self.norm(name="downsample_bn")(x, train)
-        return nn.relu(x + y)
+        return rectified_sum(x, y)
 
 
 def build(model: ml_collections.ConfigDict) -> ResNet:
