@@ -4,7 +4,7 @@ Command:   python -m uda_jax.main --config=configs/gta5_to_cityscapes_adaptsegne
                --config.model.pretrained=weights/resnet101.npz
 Data:      data/gta5 and data/cityscapes as TFRecords, sources stored at 1280x720, targets at 1024x512.
 Hardware:  one accelerator with 12 GB or more (batch of 1 + 1, float32).
-Time:      not measured on an accelerator. On 2 CPU cores a step at 512x256 takes 5.1 s and 3.0 GiB (measured here:
+Time:      not measured on an accelerator. On 2 CPU cores a step at 512x256 takes 4.3 s and 3.0 GiB (measured here:
            python -m benchmarks.step --config=configs/gta5_to_cityscapes_adaptsegnet.py --size=512x256).
 Expect:    42.4 mIoU on Cityscapes val (published). Not reproduced here: neither data set could be had.
 
