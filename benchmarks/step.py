@@ -122,8 +122,8 @@ def prepare(config: ml_collections.ConfigDict, equal: Path | None = None) -> Run
     constants = make(state.params, state.batch_stats)
     key = jax.jit(partial(steps_key, config), out_shardings=replicated(mesh))()
     step = jit_step(config, networks, mesh).lower(state, batch, constants, key).compile()
-    malloc.trim()  # as the training loop does
     compiled = time.perf_counter() - started
+    malloc.trim()  # as the training loop does
     memory = step.memory_analysis()
     temporary = f", temporaries {memory.temp_size_in_bytes / 2**30:.2f} GiB" if memory else ""
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))

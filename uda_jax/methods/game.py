@@ -26,10 +26,9 @@ ByDomain = dict[str, Outputs]
 Maps = Callable[[jax.Array], jax.Array] | None  # None for the features instead
 
 
-def segment(networks: Networks, params: Any, stats: Any, context: Context, domain: str) -> tuple[Outputs, Any]:
-    """(outputs, batch statistics after them) of a domain's images."""
-    key = jax.random.fold_in(context.key, DROPOUT + DOMAINS.index(domain))
-    return networks.segment(params, stats, context.batch[f"{domain}_image"], key)
+def dropout_key(context: Context, domain: str) -> jax.Array:
+    """Of a domain's forward pass."""
+    return jax.random.fold_in(context.key, DROPOUT + DOMAINS.index(domain))
 
 
 def segment_in_turn(
@@ -39,14 +38,14 @@ def segment_in_turn(
     gradient, for losses whose other terms are of the target alone."""
 
     def term(params: Any) -> tuple[jax.Array, Any]:
-        outputs, stats = segment(networks, params, context.stats, context, "source")
+        image, key = context.batch["source_image"], dropout_key(context, "source")
+        outputs, stats = networks.segment(params, context.stats, image, key)
         loss, metrics = supervised_loss(outputs, context.batch["source_label"], lambda_seg_aux)
         return loss, (outputs, stats, metrics)
 
     loss, (source, stats, metrics) = in_turn(term)(params)
     image = after(loss, context.batch["target_image"])
-    context = context._replace(batch={**context.batch, "target_image": image})
-    target, stats = segment(networks, params, stats, context, "target")
+    target, stats = networks.segment(params, stats, image, dropout_key(context, "target"))
     return loss, metrics, {"source": source, "target": target}, stats
 
 
@@ -54,7 +53,8 @@ def segment_both(networks: Networks, params: Any, context: Context) -> tuple[ByD
     """(outputs by domain, batch statistics after both); the source goes first, which the statistics show."""
     outputs, stats = {}, context.stats
     for domain in DOMAINS:
-        outputs[domain], stats = segment(networks, params, stats, context, domain)
+        image, key = context.batch[f"{domain}_image"], dropout_key(context, domain)
+        outputs[domain], stats = networks.segment(params, stats, image, key)
     return outputs, stats
 
 

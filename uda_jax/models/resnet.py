@@ -98,7 +98,7 @@ def rectified_sum(x: jax.Array, y: jax.Array) -> jax.Array:
     read, and with it all residual sums before, so that the last block read the maps of all blocks.
     """
     total = x + y
-    return jnp.where(total <= 0, jnp.zeros((), total.dtype), total)
+    return jnp.where(total <= 0, 0, total)
 
 
 class Bottleneck(nn.Module):
